@@ -1,0 +1,3 @@
+//! The `spectemp` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The loop of rounds: strategies, prompts, output parsing, budgets. No I/O.

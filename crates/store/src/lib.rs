@@ -1,0 +1,1 @@
+//! Everything durable: the ledger (SQLite), objects, locations, the home folder.

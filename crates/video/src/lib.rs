@@ -1,0 +1,1 @@
+//! From byte ranges of an object to timed RGB frames, and back to encoded files.

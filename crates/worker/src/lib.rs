@@ -1,0 +1,1 @@
+//! Jobs become sessions of rounds become results.
