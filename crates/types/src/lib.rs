@@ -1,1 +1,23 @@
-//! The nouns of spectemp: ids, video URIs, questions, plans, rounds, traces. No I/O.
+//! The nouns of spectemp: ids, video URIs, questions, settings, rounds, traces, answers. No I/O.
+
+mod answer;
+mod figures;
+mod ids;
+mod job;
+mod question;
+mod round;
+mod settings;
+mod span;
+mod trace;
+mod uri;
+
+pub use answer::{Answer, Evidence};
+pub use figures::{IoFigures, StageTimes, TokenCounts};
+pub use ids::{BatchId, JobId, VideoId};
+pub use job::{Fingerprint, JobSpec, JobStatus, UnknownStatus};
+pub use question::{Question, QuestionError};
+pub use round::{Chooser, DenseSample, Fallback, FrameRef, Round, Turn, TurnFinish, TurnKind, TurnRole, Verdict};
+pub use settings::{FinalAnswer, History, Plan, PlanError, Scaler, Settings, Strategy};
+pub use span::TimeSpan;
+pub use trace::{ModelRevision, Totals, Trace, TraceVideo};
+pub use uri::{UriError, VideoUri};
