@@ -1,1 +1,3 @@
 //! Whole-system tests of spectemp, one binary.
+
+mod imports;

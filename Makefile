@@ -1,0 +1,40 @@
+# `make demo` and `make test` are all a new user needs. Both install what is missing first (scripts/setup.sh).
+
+# Builds are kept outside the checkout, so that a fresh clone does not start from nothing.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/spectemp/target
+SHELL := /bin/bash
+
+.PHONY: demo test build setup lint deny doc fmt install
+
+setup:
+	@scripts/setup.sh
+
+# The program, optimised, as users run it.
+build: setup
+	cargo build --release --locked -p spectemp-cli $(shell scripts/features.sh)
+	@echo "built $(CARGO_TARGET_DIR)/release/spectemp"
+
+# Generates videos, asks questions about them and prints how well they were answered.
+demo: build
+	"$(CARGO_TARGET_DIR)/release/spectemp" demo $(ARGS)
+
+# Everything that is tested. Needs no GPU, no network beyond the package registries, no Python.
+test: setup
+	scripts/test.sh $(ARGS)
+
+# Puts `spectemp` on the PATH (~/.cargo/bin).
+install: setup
+	cargo install --locked --path crates/cli $(shell scripts/features.sh)
+
+fmt:
+	cargo fmt --all
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+deny:
+	scripts/deny.sh

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Installs what the build needs and is missing (Debian/Ubuntu packages), and says plainly what it cannot install.
+# Prints nothing where all is there. Safe to run again.
+set -euo pipefail
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# Package, and a check that shows whether it is there already.
+missing=()
+need() { # need PACKAGE COMMAND...
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+need pkg-config command -v pkg-config
+export PKG_CONFIG_PATH=${PKG_CONFIG_PATH:-}
+for lib in avcodec avformat avutil swscale swresample; do
+  need "lib$lib-dev" pkg-config --exists "lib$lib"
+done
+need ffmpeg command -v ffmpeg
+need clang command -v clang
+need libclang-dev sh -c 'ls /usr/lib/llvm-*/lib/libclang.so /usr/lib/llvm-*/lib/libclang-*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep -q .'
+need gcc command -v cc
+need cmake command -v cmake
+
+optional=()
+pkg-config --exists openblas 2>/dev/null || optional+=(libopenblas-dev)
+
+if [ ${#missing[@]} -gt 0 ] || [ ${#optional[@]} -gt 0 ]; then
+  if command -v apt-get >/dev/null 2>&1; then
+    sudo=()
+    if [ "$(id -u)" != 0 ]; then
+      if command -v sudo >/dev/null 2>&1; then sudo=(sudo); else
+        [ ${#missing[@]} -eq 0 ] || { say "please install as root: apt-get install ${missing[*]}"; exit 1; }
+        optional=()
+      fi
+    fi
+    if [ ${#missing[@]} -gt 0 ] || [ ${#optional[@]} -gt 0 ]; then
+      say "installing ${missing[*]} ${optional[*]}"
+      "${sudo[@]}" apt-get update -qq || say "apt-get update failed, going on with the lists that are there"
+      if [ ${#missing[@]} -gt 0 ]; then
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
+          || { say "apt-get could not install: ${missing[*]}"; exit 1; }
+      fi
+      if [ ${#optional[@]} -gt 0 ]; then
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${optional[@]}" >/dev/null \
+          || say "without ${optional[*]} the CPU path is built on its own kernels (slower prefill)"
+      fi
+    fi
+  elif [ ${#missing[@]} -gt 0 ]; then
+    say "this script knows apt-get only. Please install the equivalents of: ${missing[*]}"
+    exit 1
+  fi
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+  say "Rust is missing. Install the stable toolchain (1.95 or newer) with rustup, see https://rustup.rs, then run this again."
+  exit 1
+fi
+version=$(rustc --version | cut -d' ' -f2)
+if [ "$(printf '%s\n' 1.95.0 "$version" | sort -V | head -n1)" != 1.95.0 ]; then
+  say "Rust $version is too old: 1.95 or newer is needed (rustup update)."
+  exit 1
+fi
