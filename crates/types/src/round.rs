@@ -130,10 +130,16 @@ pub enum Fallback {
     SegmentReversed,
     /// The segment held nothing of the video (or could not be read) and was dropped: the last one, or the whole video, stays.
     SegmentDropped,
+    /// The segment was one moment and was widened by a dense step on either side.
+    SegmentWidened,
+    /// The segment held more than two times: the first two count.
+    ExtraTimes,
     /// Both an answer and a segment were given: the answer counts.
     AnswerOverSegment,
-    /// A tag was given twice: the last one counts.
+    /// A tag was given twice: the last one that holds something counts.
     TagRepeated,
+    /// A tag was not closed: it reaches to the next tag or the end of the text.
+    TagUnclosed,
     /// The draft named labels that it was not shown; they were left out.
     UnknownLabels,
     /// The draft named a label twice; it counts once.
