@@ -1,0 +1,24 @@
+//! What the model computes with: products with packed weights, norms, activations, rotary attention over a KV cache.
+//!
+//! Every function takes and gives candle tensors. On the CPU, with f32 activations, it runs code of this module; on other
+//! devices it falls back to candle's operations (`fallback`), which are also what the tests compare with.
+//! The CPU code computes each output element by one fixed sequence of additions that depends neither on the number
+//! of rows in a call nor on the number of threads: prefill in one piece, in pieces, or token by token gives the same bits.
+
+mod activation;
+mod attention;
+mod cache;
+mod fallback;
+mod linear;
+mod norm;
+mod rotary;
+mod tensor;
+mod threads;
+
+pub use activation::{gelu, silu_mul};
+pub use attention::{Heads, causal_attention, segment_attention};
+pub use cache::KvCache;
+pub use linear::{Linear, Part};
+pub use norm::{add_rms_norm, rms_norm};
+pub use rotary::Rotary;
+pub use threads::Threads;
