@@ -1,3 +1,99 @@
-//! The `spectemp` binary.
+//! The `spectemp` binary: a table of roles.
 
-fn main() {}
+mod args;
+mod ask;
+mod bench;
+mod config;
+mod context;
+mod demo;
+mod doctor;
+mod frames;
+mod gc;
+mod model;
+mod output;
+mod probe;
+mod run;
+mod show;
+mod sql;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{args::GlobalArgs, context::Context};
+
+/// Answers questions about long videos, with evidence.
+///
+/// A target model looks at a few frames and answers or names a segment; a draft model picks the frames of it that
+/// matter; every round is kept, so an interrupted run goes on where it stopped. Videos are read by byte range from
+/// files, S3, GCS, Azure or HTTP, never downloaded whole.
+#[derive(Parser)]
+#[command(name = "spectemp", version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ask one question about one video.
+    Ask(ask::AskArgs),
+    /// Answer a file of questions; interrupted runs go on where they stopped.
+    Run(run::RunArgs),
+    /// Show a job's trace in the terminal or as a page.
+    Show(show::ShowArgs),
+    /// Query answers, evidence, rounds and videos.
+    Sql(sql::SqlArgs),
+    /// Generate an archive of synthetic videos, answer questions about it and compare strategies.
+    Demo(demo::DemoArgs),
+    /// Describe a video: container, streams, keyframe index.
+    Probe(probe::ProbeArgs),
+    /// Write frames of a video as PNG files.
+    Frames(frames::FramesArgs),
+    /// Fetch and check models.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Check this machine: libraries, codecs, models, home.
+    Doctor(doctor::DoctorArgs),
+    /// Show settings and where they come from.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Free what nothing needs: caches over their limit, orphan objects.
+    Gc(gc::GcArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::exit_code(start(cli))
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let context = Context::new(cli.global)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(dispatch(cli.command, &context));
+    // A decode or model thread that is still at work must not keep a finished command alive.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Ask(args) => ask::run(args, context).await,
+        Command::Run(args) => run::run(args, context).await,
+        Command::Show(args) => show::run(args, context).await,
+        Command::Sql(args) => sql::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Probe(args) => probe::run(args, context).await,
+        Command::Frames(args) => frames::run(args, context).await,
+        Command::Model(command) => model::run(command, context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Config(command) => config::run(command, context),
+        Command::Gc(args) => gc::run(args, context).await,
+        Command::Bench(command) => bench::run(command, context).await,
+    }
+}

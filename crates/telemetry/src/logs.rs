@@ -19,7 +19,8 @@ pub enum LogFormat {
 /// A filter that does not parse, or a second call in one process.
 pub fn init_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = std::env::var("SPECTEMP_LOG").unwrap_or_else(|_| filter.to_owned());
-    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} does not parse"))?;
+    let filter =
+        EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} does not parse"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.with_target(false).try_init(),

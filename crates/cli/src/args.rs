@@ -1,0 +1,60 @@
+//! Arguments that several commands share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// For every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct GlobalArgs {
+    /// Folder of ledger, objects and caches [env: SPECTEMP_HOME] [default: the platform's data folder].
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) home: Option<PathBuf>,
+    /// Settings file [env: SPECTEMP_CONFIG] [default: spectemp/config.toml in the platform's configuration folder].
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<PathBuf>,
+    /// More log lines on stderr: -v info, -vv debug. SPECTEMP_LOG takes a filter instead.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+    /// Log lines as JSON.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) log_json: bool,
+}
+
+/// Which plan answers, and what is changed in it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct PlanArgs {
+    /// Named settings: paper16, paper64 or demo [default: paper16].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) plan: Option<String>,
+    /// Override one setting of the plan; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Which models answer, and where they run.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ModelArgs {
+    /// Target model: a folder in the Hugging Face layout, or hf://owner/name[@revision].
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) target: Option<String>,
+    /// Draft model, likewise; needed by the strategy spectemp.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) draft: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+/// Where a model runs.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct DeviceArgs {
+    /// cpu, or cuda[:N] in a build that has it [default: cpu].
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// f32 or bf16 [default: f32 on the CPU].
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+    /// Threads of the CPU kernels [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
