@@ -10,6 +10,7 @@ mod object;
 mod probe;
 mod record;
 mod size;
+mod support;
 mod video;
 
 pub use cache::{BLOCK_BYTES, BlockCache, BlockTier, ObjectKey};
@@ -20,4 +21,5 @@ pub use object::{OpenOptions, VideoObject};
 pub use probe::{Colour, IndexKind, Probe, Ratio};
 pub use record::{HeaderPiece, VideoRecord};
 pub use size::even_budget;
+pub use support::{FfmpegSupport, ffmpeg_support};
 pub use video::Video;
