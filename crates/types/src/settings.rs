@@ -1,8 +1,8 @@
 //! Plans are named settings; each setting can be overridden by name. All of them are stored with the answer.
 //!
-//! Pixel budgets of the paper plans: the paper names none, so they are Qwen2.5-VL's own: its video processor's
-//! lower bound of 128 visual tokens (128·28·28 px) a frame for the draft, which sees many frames, and 256 tokens
-//! (256·28·28 px) for the target, whose few frames must be read closely.
+//! Pixel budgets of the paper plans: the paper names none, so they are Qwen2.5-VL's own: 256 visual tokens
+//! (256·28·28 px) a frame for the target, the lower end of its model card's recommended range, and 128 tokens for the
+//! draft, which sees many frames: the lower bound per frame of its video utilities. See docs/plans.md.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -210,7 +210,8 @@ impl Settings {
     /// # Errors
     /// [`PlanError::Setting`] for an unknown name, [`PlanError::Value`] for a value that does not fit.
     pub fn with(&self, name: &str, value: Value) -> Result<Self, PlanError> {
-        let fail = |cause: String| PlanError::Value { name: name.to_owned(), value: value.to_string(), cause };
+        let fail =
+            |cause: String| PlanError::Value { name: name.to_owned(), value: value.to_string(), cause };
         let Ok(Value::Object(mut map)) = serde_json::to_value(self) else {
             return Err(fail("settings cannot be written as an object".to_owned()));
         };
@@ -218,7 +219,8 @@ impl Settings {
             return Err(PlanError::Setting(name.to_owned()));
         }
         map.insert(name.to_owned(), value.clone());
-        let changed: Self = serde_json::from_value(Value::Object(map)).map_err(|cause| fail(cause.to_string()))?;
+        let changed: Self =
+            serde_json::from_value(Value::Object(map)).map_err(|cause| fail(cause.to_string()))?;
         changed.check(name).map_err(fail)?;
         Ok(changed)
     }
@@ -253,7 +255,14 @@ mod tests {
         assert!(Plan::named("paper17").unwrap_err().to_string().contains("paper16, paper64, demo"));
         assert!(plan().set_all(["frames=3"]).unwrap_err().to_string().contains("initial_frames"));
         assert_eq!(plan().set_all(["seed"]), Err(PlanError::Form("seed".into())));
-        for bad in ["initial_frames=0", "dense_fps=-1", "history=some", "max_rounds=1.5", "top_p=0", "temperature=NaN"] {
+        for bad in [
+            "initial_frames=0",
+            "dense_fps=-1",
+            "history=some",
+            "max_rounds=1.5",
+            "top_p=0",
+            "temperature=NaN",
+        ] {
             assert!(matches!(plan().set_all([bad]), Err(PlanError::Value { .. })), "{bad}");
         }
     }
