@@ -1,0 +1,15 @@
+//! Frames of real files against FFmpeg's own decode: containers × codecs, broken objects, faulty servers, and the
+//! bytes that were read. The clips are encoded by the machine's `ffmpeg` into the target folder and kept there;
+//! without `ffmpeg` and `ffprobe` these tests fail.
+
+mod broken;
+mod bytes;
+mod clips;
+mod damage;
+mod faults;
+mod keyframes;
+mod matrix;
+mod oracle;
+mod server;
+mod support;
+mod times;
