@@ -1,5 +1,7 @@
 //! The rules of the domain, held against many seeds.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use spectemp_demo::{Archive, ArchiveError, ArchiveOptions, Colour, DemoVideo, Painter, SIDE, digit_rows};
 
