@@ -1,1 +1,25 @@
 //! Everything durable: the ledger (SQLite), objects, locations, the home folder.
+
+mod authorizer;
+mod disk_cache;
+mod error;
+mod export;
+mod gc;
+mod home;
+mod ledger;
+pub mod location;
+mod objects;
+mod sql;
+
+pub use disk_cache::DiskCache;
+pub use error::StoreError;
+pub use export::{BadLine, ExportJob, ExportReport, export};
+pub use gc::{GcLimits, GcReport};
+pub use home::{Home, HomeReader};
+pub use ledger::{
+    AnswerRow, AnsweredJob, Claim, Claimed, Counts, Cursor, FailedJob, Finished, Job, JobConflict, Lease,
+    Ledger, LedgerOptions, LedgerReader, Page, Reclaimed, Submission, VideoRow,
+};
+pub use location::{LocationError, LocationOptions, Locations, ObjectLocation};
+pub use objects::{ObjectKey, Objects};
+pub use sql::{SqlLimits, SqlTable, VIEWS};

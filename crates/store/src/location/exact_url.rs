@@ -1,0 +1,126 @@
+//! `http(s)` objects, each reached by exactly the URL that was given: presigned URLs carry their signature in the
+//! query, which object_store's HTTP client would drop, and encodings that it would change.
+//!
+//! Everything else is object_store's (retries, ranges, streams): a service between its store and the shared HTTP
+//! client puts the URL in. A question for the object's size (HEAD, which presigned URLs refuse) is asked as a GET of
+//! one byte.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::{
+    ClientOptions, ObjectStore, RetryConfig,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+        ReqwestConnector,
+    },
+    http::HttpBuilder,
+    path::Path,
+};
+use url::Url;
+
+/// One HTTP client for all hosts: it keeps its own connections.
+#[derive(Debug)]
+pub(super) struct HttpClients {
+    options: ClientOptions,
+    retry: RetryConfig,
+    client: OnceLock<HttpClient>,
+}
+
+impl HttpClients {
+    pub(super) fn new(options: ClientOptions, retry: RetryConfig) -> Self {
+        Self { options, retry, client: OnceLock::new() }
+    }
+
+    /// A store that reaches the one object at `url`, and the path that stands for it in messages.
+    pub(super) fn object(&self, url: &Url) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
+        let client = match self.client.get() {
+            Some(client) => client.clone(),
+            None => {
+                let client = ReqwestConnector::default().connect(&self.options)?;
+                self.client.get_or_init(|| client).clone()
+            }
+        };
+        let mut shown = url.clone();
+        // These two cannot fail for a URL with a host, and http(s) has one.
+        let _ = shown.set_username("");
+        let _ = shown.set_password(None);
+        shown.set_query(None);
+        shown.set_fragment(None);
+        let mut exact = url.clone();
+        exact.set_fragment(None);
+        let store = HttpBuilder::new()
+            .with_url(&shown[..url::Position::BeforePath])
+            .with_client_options(self.options.clone())
+            .with_retry(self.retry.clone())
+            .with_http_connector(Connector(ExactUrl { client, url: exact.to_string() }))
+            .build()?;
+        let path = Path::from_url_path(shown.path()).unwrap_or_else(|_| Path::from(shown.path()));
+        Ok((Arc::new(store), path))
+    }
+}
+
+#[derive(Debug)]
+struct Connector(ExactUrl);
+
+impl HttpConnector for Connector {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}
+
+#[derive(Clone)]
+struct ExactUrl {
+    client: HttpClient,
+    url: String,
+}
+
+impl fmt::Debug for ExactUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExactUrl")
+    }
+}
+
+#[async_trait]
+impl HttpService for ExactUrl {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        *request.uri_mut() =
+            self.url.parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        if request.method().as_str() != "HEAD" {
+            return self.client.execute(request).await;
+        }
+        *request.method_mut() =
+            "GET".parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        if let Ok(one_byte) = "bytes=0-0".parse() {
+            request.headers_mut().insert("range", one_byte);
+        }
+        self.client.execute(request).await.map(as_head)
+    }
+}
+
+/// The answer to a GET of one byte as the answer to a HEAD: the length is the whole object's, the body is empty.
+fn as_head(response: HttpResponse) -> HttpResponse {
+    let (mut parts, body) = response.into_parts();
+    // An empty object has no first byte: `416` with `Content-Range: bytes */0`.
+    let empty = parts.status.as_u16() == 416
+        && parts.headers.get("content-range").is_some_and(|range| range.as_bytes().ends_with(b"*/0"));
+    if empty {
+        parts.status = Default::default();
+    }
+    if !parts.status.is_success() {
+        return HttpResponse::from_parts(parts, body);
+    }
+    let total = parts
+        .headers
+        .get("content-range")
+        .and_then(|range| range.to_str().ok()?.rsplit_once('/')?.1.parse().ok());
+    if let Some(total) = total {
+        parts.headers.insert("content-length", total);
+        parts.headers.remove("content-range");
+    }
+    HttpResponse::from_parts(parts, Bytes::new().into())
+}
