@@ -144,7 +144,7 @@ exact! {
     webm_vp9_alternate_references: "webm", SMALL, "-c:v libvpx-vp9 -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 20 -g 50 -crf 30 -b:v 0";
     webm_vp9_10_bit: "webm", SMALL, "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 25 -crf 30 -b:v 0 -pix_fmt yuv420p10le";
     webm_vp9_no_cues: "webm", SMALL, "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 25 -crf 30 -b:v 0 -live 1";
-    webm_av1: "webm", SMALL, "-c:v libaom-av1 -usage realtime -cpu-used 9 -g 25 -crf 40 -b:v 0";
+    webm_av1: "webm", SMALL, "-c:v libaom-av1 -usage realtime -cpu-used 8 -g 25 -crf 40 -b:v 0";
 }
 
 #[test]
