@@ -81,7 +81,7 @@ class Loop:
         frames = video.uniform(count, self.tolerance)
         labels = pair.whole_seconds(video.pts[frames])
         images = [self.target.scale(video.images[i]) for i in frames]
-        prompt = pair.first_prompt(self.target, labels, int(video.duration + 0.5), question, final)
+        prompt = pair.first_prompt(self.target, labels, int(np.rint(video.duration)), question, final)
         return prompt, images, self.say(self.target, "target", prompt, images)
 
     def uniform(self, video, question):

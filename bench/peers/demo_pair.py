@@ -74,10 +74,10 @@ def numbers(text):
 
 
 def whole_seconds(times):
-    """Labels: whole seconds (half away from zero), strictly rising."""
+    """Labels: whole seconds (half to even), strictly rising."""
     labels, last = [], -1
     for time in times:
-        last = max(int(np.floor(time + 0.5)), last + 1)
+        last = max(int(np.rint(time)), last + 1)
         labels.append(last)
     return labels
 
