@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images::{Image, ImageRef}};
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image, ImageRef},
+};
 
 /// 8 bit RGB, rows from the top, no padding: `data.len() == width * height * 3`.
 #[derive(Clone, PartialEq, Eq)]

@@ -16,7 +16,9 @@ pub use figures::{IoFigures, StageTimes, TokenCounts};
 pub use ids::{BatchId, JobId, VideoId};
 pub use job::{Fingerprint, JobSpec, JobStatus, UnknownStatus};
 pub use question::{Question, QuestionError};
-pub use round::{Chooser, DenseSample, Fallback, FrameRef, Round, Turn, TurnFinish, TurnKind, TurnRole, Verdict};
+pub use round::{
+    Chooser, DenseSample, Fallback, FrameRef, Round, Turn, TurnFinish, TurnKind, TurnRole, Verdict,
+};
 pub use settings::{FinalAnswer, History, Plan, PlanError, Scaler, Settings, Strategy};
 pub use span::TimeSpan;
 pub use trace::{ModelRevision, Totals, Trace, TraceVideo};

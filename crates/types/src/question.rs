@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn bad_questions_are_refused() {
-        let ask = |text: &str, choices: &[&str]| Question::new(text, choices.iter().map(|c| (*c).to_owned()).collect());
+        let ask = |text: &str, choices: &[&str]| {
+            Question::new(text, choices.iter().map(|c| (*c).to_owned()).collect())
+        };
         assert_eq!(ask(" ", &[]), Err(QuestionError::Empty));
         assert_eq!(ask("q", &["a"]), Err(QuestionError::Choices(1)));
         assert_eq!(ask("q", &["a", ""]), Err(QuestionError::EmptyChoice('B')));

@@ -121,7 +121,7 @@ pub enum Verdict {
 }
 
 /// How a model's malformed output was dealt with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallback {
     /// The segment reached outside the video and was cut to it.

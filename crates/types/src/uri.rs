@@ -147,7 +147,9 @@ mod tests {
 
     #[test]
     fn unknown_schemes_and_control_characters_are_refused() {
-        assert!(matches!(VideoUri::parse("ftp://host/x?token=1"), Err(UriError::Scheme { uri, .. }) if uri == "ftp://host/x"));
+        assert!(
+            matches!(VideoUri::parse("ftp://host/x?token=1"), Err(UriError::Scheme { uri, .. }) if uri == "ftp://host/x")
+        );
         assert!(matches!(VideoUri::parse("a\u{0}b"), Err(UriError::Control(_))));
         assert_eq!(VideoUri::parse("  "), Err(UriError::Empty));
     }

@@ -1,0 +1,126 @@
+//! One generation, and what a round gathers while it is made.
+
+use std::sync::Arc;
+
+use spectemp_types::{DenseSample, Fallback, IoFigures, StageTimes, Turn, TurnKind, TurnRole};
+
+use super::Job;
+use crate::{Generation, Message, Request, Sampling, Score, SessionError, Vlm};
+
+/// A round under construction.
+pub(super) struct Work {
+    pub(super) no: u32,
+    pub(super) dense: Option<DenseSample>,
+    pub(super) turns: Vec<Turn>,
+    pub(super) fallbacks: Vec<Fallback>,
+    pub(super) warnings: Vec<String>,
+    pub(super) io: IoFigures,
+    pub(super) times: StageTimes,
+}
+
+impl Work {
+    pub(super) fn new(no: u32) -> Self {
+        Self {
+            no,
+            dense: None,
+            turns: Vec::new(),
+            fallbacks: Vec::new(),
+            warnings: Vec::new(),
+            io: IoFigures::default(),
+            times: StageTimes::default(),
+        }
+    }
+
+    /// Records a fallback once per round.
+    pub(super) fn fall_back(&mut self, fallbacks: impl IntoIterator<Item = Fallback>) {
+        for fallback in fallbacks {
+            if !self.fallbacks.contains(&fallback) {
+                self.fallbacks.push(fallback);
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Lets a model speak, and records the turn.
+    pub(super) async fn speak(
+        &self,
+        role: TurnRole,
+        kind: TurnKind,
+        messages: &[Message],
+        work: &mut Work,
+    ) -> Result<Generation, SessionError> {
+        self.go_on()?;
+        let settings = &self.setup.spec.plan.settings;
+        let request = Request {
+            messages: messages.to_vec(),
+            sampling: Sampling {
+                temperature: settings.temperature,
+                top_p: settings.top_p,
+                seed: self.turn_seed(role, work.no, work.turns.len()),
+            },
+            max_new_tokens: settings.max_new_tokens,
+            score: self.score(role),
+            cancel: self.setup.cancel.clone(),
+        };
+        let model = self.model(role)?;
+        let generation = model
+            .generate(request)
+            .await
+            .map_err(|source| SessionError::Model { role: role_name(role), source })?;
+        work.times += generation.times;
+        work.turns.push(Turn {
+            role,
+            kind,
+            text: generation.text.clone(),
+            token_ids: generation.tokens.iter().map(|token| token.id).collect(),
+            finish: generation.finish,
+            tokens: generation.counts,
+            times: generation.times,
+        });
+        Ok(generation)
+    }
+
+    /// Fails once the session is cancelled.
+    pub(super) fn go_on(&self) -> Result<(), SessionError> {
+        if self.setup.cancel.is_cancelled() { Err(SessionError::Cancelled) } else { Ok(()) }
+    }
+
+    pub(super) fn model(&self, role: TurnRole) -> Result<&Arc<dyn Vlm>, SessionError> {
+        match role {
+            TurnRole::Target => Ok(&self.setup.target),
+            TurnRole::Draft => {
+                self.setup.draft.as_ref().ok_or(SessionError::NoDraft { strategy: "spectemp" })
+            }
+        }
+    }
+
+    /// The options, for the target of a multiple-choice question.
+    fn score(&self, role: TurnRole) -> Option<Score> {
+        let question = &self.setup.spec.question;
+        (role == TurnRole::Target && !question.choices.is_empty()).then(|| Score {
+            after: "<answer>".to_owned(),
+            candidates: self.target_prompts.choices_as.candidates(question),
+        })
+    }
+
+    /// The same turn of the same job always has the same seed.
+    fn turn_seed(&self, role: TurnRole, round: u32, turn: usize) -> u64 {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&self.setup.spec.plan.settings.seed.to_le_bytes());
+        hash.update(&self.seed.to_le_bytes());
+        hash.update(role_name(role).as_bytes());
+        hash.update(&round.to_le_bytes());
+        hash.update(&(turn as u64).to_le_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(first)
+    }
+}
+
+fn role_name(role: TurnRole) -> &'static str {
+    match role {
+        TurnRole::Target => "target",
+        TurnRole::Draft => "draft",
+    }
+}
