@@ -10,6 +10,8 @@ mod doctor;
 mod frames;
 mod gc;
 mod model;
+mod models;
+mod open;
 mod output;
 mod probe;
 mod run;

@@ -7,12 +7,14 @@
 //! How a name is read: a plain path is taken as it is written; in a URI `%XX` is decoded; `#` and `?` belong to the
 //! name, except in `http(s)`, where they begin fragment and query.
 
+mod download;
 mod exact_url;
 mod place;
 mod prefix;
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -101,6 +103,7 @@ pub struct ObjectLocation {
 #[derive(Debug)]
 pub struct Locations {
     options: LocationOptions,
+    environment: HashMap<String, String>,
     clients: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     http: HttpClients,
 }
@@ -112,10 +115,20 @@ impl Default for Locations {
 }
 
 impl Locations {
-    /// Without any client yet.
+    /// With the settings and credentials of the process's environment. No client is made yet.
     pub fn new(options: LocationOptions) -> Self {
+        let readable =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self::with_environment(options, std::env::vars_os().filter_map(readable))
+    }
+
+    /// With these variables in place of the process's environment.
+    pub fn with_environment(
+        options: LocationOptions,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
         let http = HttpClients::new(client_options(&options).with_allow_http(true), retry(&options));
-        Self { options, clients: Mutex::default(), http }
+        Self { options, environment: environment.into_iter().collect(), clients: Mutex::default(), http }
     }
 
     /// The client and path for `uri`. Nothing is read yet.
@@ -171,20 +184,66 @@ impl Locations {
         let retry = retry(&self.options);
         Ok(match cloud {
             Cloud::S3 => {
-                let options = options.with_allow_http(s3_over_http());
-                let builder = AmazonS3Builder::from_env().with_bucket_name(authority);
-                Arc::new(builder.with_client_options(options).with_retry(retry).build()?)
+                let options = options.with_allow_http(self.s3_over_http());
+                let builder = self.settings("AWS_").fold(AmazonS3Builder::new(), |builder, (key, value)| {
+                    match key.parse() {
+                        Ok(key) => builder.with_config(key, value),
+                        Err(_) => builder,
+                    }
+                });
+                Arc::new(
+                    builder
+                        .with_bucket_name(authority)
+                        .with_client_options(options)
+                        .with_retry(retry)
+                        .build()?,
+                )
             }
             Cloud::Google => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(authority);
-                Arc::new(builder.with_client_options(options).with_retry(retry).build()?)
+                let settings = self.settings("GOOGLE_").chain(self.settings("SERVICE_ACCOUNT"));
+                let builder = settings.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| {
+                    match key.parse() {
+                        Ok(key) => builder.with_config(key, value),
+                        Err(_) => builder,
+                    }
+                });
+                Arc::new(
+                    builder
+                        .with_bucket_name(authority)
+                        .with_client_options(options)
+                        .with_retry(retry)
+                        .build()?,
+                )
             }
             Cloud::Azure => {
                 let scheme = if authority.contains('@') { "abfss" } else { "az" };
-                let builder = MicrosoftAzureBuilder::from_env().with_url(format!("{scheme}://{authority}/"));
+                let builder =
+                    self.settings("AZURE_").fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| {
+                        match key.parse() {
+                            Ok(key) => builder.with_config(key, value),
+                            Err(_) => builder,
+                        }
+                    });
+                let builder = builder.with_url(format!("{scheme}://{authority}/"));
                 Arc::new(builder.with_client_options(options).with_retry(retry).build()?)
             }
         })
+    }
+
+    /// The variables of one cloud, names in lower case as its builder knows them.
+    fn settings(&self, prefix: &str) -> impl Iterator<Item = (String, &String)> {
+        let of_cloud = self.environment.iter().filter(move |(name, _)| name.starts_with(prefix));
+        of_cloud.map(|(name, value)| (name.to_ascii_lowercase(), value))
+    }
+
+    /// True where the environment names an endpoint without TLS, or allows it outright.
+    fn s3_over_http(&self) -> bool {
+        let value = |name: &str| {
+            self.environment.get(name).map_or_else(String::new, |value| value.to_ascii_lowercase())
+        };
+        let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+        endpoints.iter().any(|name| value(name).starts_with("http://"))
+            || matches!(value("AWS_ALLOW_HTTP").as_str(), "true" | "1")
     }
 }
 
@@ -198,16 +257,6 @@ fn retry(options: &LocationOptions) -> RetryConfig {
         max_retries: options.retries,
         retry_timeout: options.retry_timeout,
     }
-}
-
-/// True where the environment names an endpoint without TLS, or allows it outright.
-fn s3_over_http() -> bool {
-    let is = |name: &str, wanted: fn(&str) -> bool| {
-        std::env::var(name).is_ok_and(|value| wanted(&value.to_ascii_lowercase()))
-    };
-    let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
-    endpoints.iter().any(|name| is(name, |value| value.starts_with("http://")))
-        || is("AWS_ALLOW_HTTP", |value| value == "true" || value == "1")
 }
 
 /// The texts of an error and its causes, each once, without the query of any URL in them.

@@ -1,0 +1,172 @@
+//! Which models a command uses: from flags, environment and file to loaded target and draft.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use spectemp_engine::Vlm;
+use spectemp_model::{
+    LoadOptions, ModelFiles, QwenVlm,
+    hub::{self, HubOptions, ModelSource},
+};
+use spectemp_store::Locations;
+use spectemp_types::VideoUri;
+
+use crate::{
+    args::{DeviceArgs, ModelArgs},
+    context::Context,
+    output::Usage,
+};
+
+/// Target and draft, ready to answer.
+#[derive(Clone)]
+pub(crate) struct LoadedModels {
+    /// The target.
+    pub(crate) target: Arc<dyn Vlm>,
+    /// The draft, where one was named.
+    pub(crate) draft: Option<Arc<dyn Vlm>>,
+}
+
+/// Loads what flags, environment or file name.
+///
+/// # Errors
+/// No target; no draft although `needs_draft`; a model that cannot be found or loaded.
+pub(crate) async fn load(
+    args: &ModelArgs,
+    needs_draft: bool,
+    context: &Context,
+) -> anyhow::Result<LoadedModels> {
+    let (target, draft) = named(args, needs_draft, context)?;
+    let options = load_options(&args.device, context)?;
+    let files = locate(&target, context).await?;
+    let loaded_target = open(files, options.clone()).await?;
+    let loaded_draft = match draft {
+        Some(name) if name == target => Some(Arc::clone(&loaded_target)),
+        Some(name) => Some(open(locate(&name, context).await?, options).await?),
+        None => None,
+    };
+    Ok(LoadedModels { target: loaded_target, draft: loaded_draft })
+}
+
+/// The names of target and draft.
+///
+/// # Errors
+/// A missing one, with what to pass.
+pub(crate) fn named(
+    args: &ModelArgs,
+    needs_draft: bool,
+    context: &Context,
+) -> anyhow::Result<(String, Option<String>)> {
+    let how = "a folder in the Hugging Face layout of Qwen2.5-VL or hf://owner/name[@revision]";
+    let target = context.config.setting("target", args.target.clone()).value;
+    let target = target.ok_or_else(|| {
+        Usage(format!(
+            "no target model: pass --target, {how} (or set SPECTEMP_TARGET or `target` in the settings file)"
+        ))
+    })?;
+    let draft = context.config.setting("draft", args.draft.clone()).value;
+    if needs_draft && draft.is_none() {
+        return Err(Usage(format!(
+            "no draft model, which the strategy spectemp needs: pass --draft, {how} (or choose --set strategy=uniform \
+             or target-uniform)"
+        ))
+        .into());
+    }
+    Ok((target, draft))
+}
+
+/// Loads one model on a thread of its own.
+pub(crate) async fn open(files: ModelFiles, options: LoadOptions) -> anyhow::Result<Arc<dyn Vlm>> {
+    let loaded = tokio::task::spawn_blocking(move || QwenVlm::load(&files, &options)).await?;
+    Ok(Arc::new(loaded?))
+}
+
+/// Device, dtype and threads in force.
+pub(crate) fn load_options(args: &DeviceArgs, context: &Context) -> anyhow::Result<LoadOptions> {
+    let text = |name: &str, flag: &Option<String>| {
+        context.config.setting(name, flag.clone()).value.unwrap_or_default()
+    };
+    let usage = |cause: String| anyhow::Error::from(Usage(cause));
+    Ok(LoadOptions {
+        device: text("device", &args.device).parse().map_err(|cause| usage(format!("--device: {cause}")))?,
+        dtype: text("dtype", &args.dtype).parse().map_err(|cause| usage(format!("--dtype: {cause}")))?,
+        threads: Some(context.config.number("threads", args.threads.map(|n| n as u64), 1)? as usize),
+        ..LoadOptions::default()
+    })
+}
+
+/// Where pulled models lie.
+pub(crate) fn cache_dir(context: &Context) -> anyhow::Result<PathBuf> {
+    Ok(context.home_dir()?.join("cache").join("models"))
+}
+
+/// The files of a model by its name; a model of a hub is fetched unless it was pulled before.
+pub(crate) async fn locate(name: &str, context: &Context) -> anyhow::Result<ModelFiles> {
+    if in_object_storage(name) {
+        let dir = objects_dir(name, context)?;
+        let dir = if dir.is_dir() { dir } else { pull_objects(name, context).await? };
+        return Ok(ModelFiles::folder(dir).with_name(name));
+    }
+    let source: ModelSource = name.parse().map_err(|cause| Usage(format!("model {name:?}: {cause}")))?;
+    let options = hub_options(context)?;
+    let files =
+        tokio::task::spawn_blocking(move || hub::resolve(&source, &options, &mut Bar::default())).await?;
+    files.with_context(|| format!("model {name}"))
+}
+
+/// True for a URI of object storage.
+pub(crate) fn in_object_storage(name: &str) -> bool {
+    name.contains("://") && !name.starts_with("hf://")
+}
+
+/// Where a model of object storage is kept.
+fn objects_dir(name: &str, context: &Context) -> anyhow::Result<PathBuf> {
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    Ok(cache_dir(context)?.join("objects").join(plain))
+}
+
+/// Fetches a checkpoint folder of object storage, whole or not at all, and says where it is kept.
+pub(crate) async fn pull_objects(name: &str, context: &Context) -> anyhow::Result<PathBuf> {
+    let dir = objects_dir(name, context)?;
+    let uri = VideoUri::parse(name).map_err(|cause| Usage(format!("model {name:?}: {cause}")))?;
+    let files = Locations::default().download_folder(&uri, &dir, hub::is_wanted).await?;
+    eprintln!("fetched {files} files of {uri}");
+    Ok(dir)
+}
+
+/// How the hub is asked.
+pub(crate) fn hub_options(context: &Context) -> anyhow::Result<HubOptions> {
+    let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty());
+    let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|flag| !matches!(flag.as_str(), "" | "0"));
+    Ok(HubOptions { cache: cache_dir(context)?, endpoint: None, token, offline })
+}
+
+/// A progress bar on stderr, where that is a terminal.
+#[derive(Default)]
+pub(crate) struct Bar {
+    bar: Option<ProgressBar>,
+}
+
+impl hub::Progress for Bar {
+    fn file(&mut self, name: &str, bytes: u64) {
+        let bar = ProgressBar::new(bytes).with_message(name.to_owned());
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        {
+            bar.set_style(style);
+        }
+        self.bar = Some(bar);
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn done(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
