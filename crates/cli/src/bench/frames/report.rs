@@ -1,0 +1,196 @@
+//! Table and JSON of the figures.
+
+use std::{fmt, path::Path, process::Command, time::SystemTime};
+
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::{FramesBench, clip};
+
+/// Which frames were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Mode {
+    /// The nearest keyframes.
+    Keyframe,
+    /// The frames shown at the times.
+    Exact,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keyframe => "keyframe",
+            Self::Exact => "exact",
+        })
+    }
+}
+
+/// What was known before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Call {
+    /// Nothing.
+    First,
+    /// The same video, opened, after a call for other times.
+    OtherTimes,
+    /// The record of an earlier open.
+    Reopened,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) reader: String,
+    pub(super) mode: Mode,
+    pub(super) call: Call,
+    pub(super) latency_ms: u64,
+    /// Opening included.
+    pub(super) ms: f64,
+    pub(super) requests: u64,
+    /// Sent by the server.
+    pub(super) bytes: u64,
+    /// Those of them that belong to the container's index.
+    pub(super) index_bytes: u64,
+    /// None where the reader does not tell.
+    pub(super) decoded: Option<u64>,
+    pub(super) returned: u64,
+    pub(super) peak_memory_mib: Option<f64>,
+    /// Of which the interpreter and the libraries take so much before any work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) import_memory_mib: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+}
+
+/// What was run, and on what.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Settings {
+    file: String,
+    file_bytes: u64,
+    file_index_bytes: u64,
+    file_seconds: u32,
+    file_frames_per_second: u32,
+    file_gop: u32,
+    frames: u32,
+    size: &'static str,
+    repeat: u32,
+    profile: &'static str,
+}
+
+impl Settings {
+    pub(super) fn new(options: &FramesBench, file: &clip::TestFile) -> Self {
+        Self {
+            file: "testsrc2, 1280x720, H.264 ultrafast, index at the end".into(),
+            file_bytes: file.bytes,
+            file_index_bytes: file.index.end - file.index.start,
+            file_seconds: file.seconds,
+            file_frames_per_second: clip::FRAMES_PER_SECOND,
+            file_gop: clip::GOP,
+            frames: options.frames,
+            size: "448x252",
+            repeat: options.repeat,
+            profile: if cfg!(debug_assertions) { "dev" } else { "release" },
+        }
+    }
+}
+
+/// All figures.
+#[derive(Serialize)]
+pub(super) struct Report {
+    unix_seconds: u64,
+    commit: Option<String>,
+    machine: Machine,
+    settings: Settings,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    cpu: Option<String>,
+    cores: usize,
+    memory_mib: Option<u64>,
+    system: &'static str,
+}
+
+impl Report {
+    pub(super) fn new(settings: Settings, rows: Vec<Row>) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            unix_seconds: now.map_or(0, |since| since.as_secs()),
+            commit: commit(),
+            machine: machine(),
+            settings,
+            rows,
+        }
+    }
+
+    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    pub(super) fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
+            "latency", "reader", "mode", "call", "ms", "requests", "MB", "index kB", "decoded", "returned",
+            "peak MiB",
+        ]);
+        for column in table.column_iter_mut().skip(4) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        for row in &self.rows {
+            table.add_row(cells(row));
+        }
+        table.to_string()
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let call = match row.call {
+        Call::First => "first",
+        Call::OtherTimes => "other times",
+        Call::Reopened => "reopened",
+    };
+    let ms = match &row.error {
+        Some(error) => format!("failed: {}", error.chars().take(60).collect::<String>()),
+        None => format!("{:.0}", row.ms),
+    };
+    vec![
+        format!("{} ms", row.latency_ms),
+        row.reader.clone(),
+        row.mode.to_string(),
+        call.into(),
+        ms,
+        row.requests.to_string(),
+        format!("{:.2}", row.bytes as f64 / 1e6),
+        format!("{:.0}", row.index_bytes as f64 / 1e3),
+        row.decoded.map_or_else(|| "?".into(), |decoded| decoded.to_string()),
+        row.returned.to_string(),
+        row.peak_memory_mib.map_or_else(|| "?".into(), |memory| format!("{memory:.0}")),
+    ]
+}
+
+/// The commit of the checkout that this runs in, with a mark where files differ from it.
+fn commit() -> Option<String> {
+    let output =
+        Command::new("git").args(["describe", "--always", "--abbrev=40", "--dirty"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
+fn machine() -> Machine {
+    let field = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let memory = field("/proc/meminfo", "MemTotal");
+    Machine {
+        cpu: field("/proc/cpuinfo", "model name"),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_mib: memory.and_then(|text| Some(text.split(' ').next()?.parse::<u64>().ok()? / 1024)),
+        system: std::env::consts::OS,
+    }
+}
