@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 /// A keyframe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyframe {
-    /// Time on the container's clock, in ticks of the stream. The presentation time where the container tells it,
-    /// else the decoding time.
+    /// When it is shown, on the container's clock, in ticks of the stream. Where a container tells decoding times only,
+    /// this is the decoding time plus the delay of the stream's first keyframe.
     pub ticks: i64,
     /// First byte to read.
     pub offset: u64,
@@ -21,4 +21,88 @@ pub struct Keyframe {
 pub struct KeyframeIndex {
     /// The keyframes.
     pub keyframes: Vec<Keyframe>,
+}
+
+impl KeyframeIndex {
+    /// Number of the last keyframe at or before a time; the first one for earlier times.
+    pub(crate) fn at_or_before(&self, ticks: i64) -> Option<usize> {
+        let after = self.keyframes.partition_point(|keyframe| keyframe.ticks <= ticks);
+        (!self.keyframes.is_empty()).then(|| after.saturating_sub(1))
+    }
+
+    /// Number of the keyframe nearest to a time, the earlier of two equally near ones.
+    pub(crate) fn nearest(&self, ticks: i64) -> Option<usize> {
+        let before = self.at_or_before(ticks)?;
+        let distance = |number: usize| self.keyframes[number].ticks.abs_diff(ticks);
+        let after = before + 1;
+        let later = after < self.keyframes.len() && distance(after) < distance(before);
+        Some(if later { after } else { before })
+    }
+
+    /// Adds what was found. `next` is the keyframe that follows at once, where that is known.
+    pub(crate) fn learn(&mut self, found: Keyframe) {
+        match self.keyframes.binary_search_by_key(&found.ticks, |keyframe| keyframe.ticks) {
+            Ok(number) => {
+                let known = &mut self.keyframes[number];
+                known.next_known |= found.next_known;
+                known.size = known.size.max(found.size);
+            }
+            Err(number) => {
+                // A keyframe between two neighbours that were thought adjacent would be news; trust what was read.
+                self.keyframes.insert(number, found);
+            }
+        }
+    }
+
+    /// The offset at which the keyframe's group ends, as far as that is known; else the object's end.
+    pub(crate) fn end_of(&self, number: usize, size: u64) -> u64 {
+        let next = self.keyframes.get(number + 1).map(|next| next.offset);
+        match (self.keyframes.get(number), next) {
+            (Some(keyframe), Some(next)) if keyframe.next_known && next > keyframe.offset => next,
+            _ => size,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(ticks: &[i64]) -> KeyframeIndex {
+        let keyframe = |ticks: &i64| Keyframe {
+            ticks: *ticks,
+            offset: (*ticks * 10) as u64,
+            size: 0,
+            next_known: *ticks < 20,
+        };
+        KeyframeIndex { keyframes: ticks.iter().map(keyframe).collect() }
+    }
+
+    #[test]
+    fn times_find_their_keyframe() {
+        let index = index(&[10, 20, 30]);
+        assert_eq!(index.at_or_before(9), Some(0));
+        assert_eq!(index.at_or_before(20), Some(1));
+        assert_eq!(index.at_or_before(99), Some(2));
+        assert_eq!(index.nearest(15), Some(0));
+        assert_eq!(index.nearest(16), Some(1));
+        assert_eq!(KeyframeIndex::default().at_or_before(1), None);
+    }
+
+    #[test]
+    fn what_is_learned_twice_is_kept_once() {
+        let mut index = index(&[10, 30]);
+        index.learn(Keyframe { ticks: 20, offset: 200, size: 7, next_known: false });
+        index.learn(Keyframe { ticks: 20, offset: 200, size: 0, next_known: true });
+        assert_eq!(index.keyframes.len(), 3);
+        assert_eq!(index.keyframes[1], Keyframe { ticks: 20, offset: 200, size: 7, next_known: true });
+    }
+
+    #[test]
+    fn a_group_ends_where_the_next_one_is_known_to_begin() {
+        let index = index(&[10, 20, 30]);
+        assert_eq!(index.end_of(0, 999), 200);
+        assert_eq!(index.end_of(1, 999), 999);
+        assert_eq!(index.end_of(2, 999), 999);
+    }
 }

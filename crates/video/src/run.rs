@@ -1,0 +1,255 @@
+//! One run: from a keyframe forwards, until the wanted frames are there. Blocking; one thread, one decoder.
+
+use std::sync::Arc;
+
+use ffmpeg_next::{Packet, frame};
+use spectemp_engine::{PixelBudget, RgbImage};
+use spectemp_types::Scaler;
+
+use crate::{
+    VideoError,
+    convert::Converter,
+    decode::{Decoder, shown_at},
+    demux::Demuxer,
+    fetch::Pins,
+    frame_cache::ImageKey,
+    gate::{Gate, Target},
+    inner::{Inner, Layout, Start},
+    meter::Call,
+};
+
+/// What a run is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// The keyframe itself: one packet. Keyframes before this time are passed over.
+    Keyframe {
+        /// In ticks.
+        from: i64,
+    },
+    /// The frames for these targets.
+    Frames(Vec<Target>),
+}
+
+/// A run to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) start: Start,
+    /// Nothing precedes the start: there is no earlier keyframe to try.
+    pub(crate) is_first: bool,
+    pub(crate) goal: Goal,
+    /// Threads of the decoder.
+    pub(crate) threads: usize,
+}
+
+/// What images are made of each frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    pub(crate) sizes: Vec<Option<PixelBudget>>,
+    pub(crate) scaler: Scaler,
+}
+
+/// A frame that was wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Shot {
+    /// None for [`Goal::Keyframe`].
+    pub(crate) target: Option<Target>,
+    pub(crate) shown_at: i64,
+    pub(crate) key: bool,
+    pub(crate) images: Vec<RgbImage>,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) shots: Vec<Shot>,
+    /// Targets for which an earlier keyframe must be tried.
+    pub(crate) without: Vec<Target>,
+    /// What was damaged, in words, and where.
+    pub(crate) damage: Option<(u64, String)>,
+}
+
+/// A run in progress.
+pub(crate) struct Progress<'a> {
+    inner: &'a Inner,
+    call: &'a Arc<Call>,
+    images: &'a Images,
+    converter: Converter<'a>,
+    report: Report,
+}
+
+impl Inner {
+    /// Makes a run. Blocks.
+    pub(crate) fn run(
+        &self,
+        demuxer: &mut Demuxer,
+        run: &Run,
+        images: &Images,
+        call: &Arc<Call>,
+        pins: Arc<Pins>,
+    ) -> Result<Report, VideoError> {
+        self.position(demuxer, run.start, call, pins)?;
+        let _running = call.decoding.start();
+        let mut progress = Progress::new(self, call, images);
+        demuxer.control().set_fetch_limit(self.run_limit(call));
+        let tick = (self.clock.tick_num, self.clock.tick_den);
+        let mut decoder = Decoder::open(demuxer.parameters()?, tick, run.threads, self.uri())?;
+        let from = if let Goal::Keyframe { from } = run.goal { from } else { i64::MIN };
+        let Some(first) = first_keyframe(demuxer, from)? else {
+            if let Goal::Frames(targets) = &run.goal {
+                progress.report.without.clone_from(targets);
+            }
+            progress.report.damage = Some((demuxer.control().position(), "no keyframe follows".to_owned()));
+            return Ok(progress.report);
+        };
+        match &run.goal {
+            Goal::Keyframe { .. } => progress.keyframe(&mut decoder, &first)?,
+            Goal::Frames(targets) => progress.frames(demuxer, &mut decoder, first, run, targets)?,
+        }
+        if let Some(damage) = decoder.damage() {
+            let at = damage.at.unwrap_or_else(|| demuxer.control().position());
+            progress.report.damage = Some((at, damage.cause.clone()));
+        }
+        Ok(progress.report)
+    }
+}
+
+impl Inner {
+    /// A table of samples tells what a run reads; elsewhere a stream without keyframes must not become a scan.
+    fn run_limit(&self, call: &Call) -> Option<u64> {
+        if self.layout == Layout::Samples { None } else { self.fetch_limit(call) }
+    }
+}
+
+/// The first keyframe's packet from here; those before it cannot be decoded.
+fn first_keyframe(demuxer: &mut Demuxer, from: i64) -> Result<Option<Packet>, VideoError> {
+    while let Some(packet) = demuxer.read()? {
+        if packet.is_key() && packet_time(&packet).is_none_or(|time| time >= from) {
+            return Ok(Some(packet));
+        }
+    }
+    Ok(None)
+}
+
+/// When a packet's frame is shown, as far as the container tells.
+pub(crate) fn packet_time(packet: &Packet) -> Option<i64> {
+    packet.pts().or_else(|| packet.dts())
+}
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(inner: &'a Inner, call: &'a Arc<Call>, images: &'a Images) -> Self {
+        let converter = Converter::new(inner.uri(), inner.display, images.scaler);
+        Self { inner, call, images, converter, report: Report::default() }
+    }
+
+    /// No more frames.
+    pub(crate) fn finish(mut self, gate: Gate<frame::Video>) -> Result<Report, VideoError> {
+        let without = gate.finish(|target, at, frame| self.shoot(Some(target), at, frame))?;
+        self.report.without.extend(without);
+        Ok(self.report)
+    }
+
+    fn keyframe(&mut self, decoder: &mut Decoder, packet: &Packet) -> Result<(), VideoError> {
+        decoder.send(packet);
+        let mut frame = decoder.receive(self.call);
+        decoder.end();
+        if frame.is_none() {
+            frame = decoder.receive(self.call);
+        }
+        let time = frame.as_ref().and_then(|frame| shown_at(frame).or_else(|| packet_time(packet)));
+        if let (Some(frame), Some(time)) = (frame, time) {
+            self.shoot(None, time, &frame)?;
+        }
+        Ok(())
+    }
+
+    fn frames(
+        &mut self,
+        demuxer: &mut Demuxer,
+        decoder: &mut Decoder,
+        first: Packet,
+        run: &Run,
+        targets: &[Target],
+    ) -> Result<(), VideoError> {
+        let from = packet_time(&first).filter(|_| !run.is_first).unwrap_or(i64::MIN);
+        let (reachable, early): (Vec<Target>, Vec<Target>) =
+            targets.iter().partition(|target| target.after || target.ticks >= from);
+        self.report.without = early;
+        let mut gate = Gate::new(reachable, from);
+        let mut next = Some(first);
+        while let Some(packet) = next {
+            if gate.is_done() || self.is_past(&packet, gate.last()) {
+                break;
+            }
+            self.stop_if_cancelled()?;
+            decoder.send(&packet);
+            self.drain(decoder, &mut gate)?;
+            next = demuxer.read()?;
+        }
+        if !gate.is_done() {
+            decoder.end();
+            self.drain(decoder, &mut gate)?;
+        }
+        let without = gate.finish(|target, at, frame| self.shoot(Some(target), at, frame))?;
+        self.report.without.extend(without);
+        Ok(())
+    }
+
+    /// True where neither this packet nor any later one can be shown at or before the last target: decoding times only
+    /// rise, and nothing is shown before it is decoded. What the decoder holds back then comes out at the end.
+    fn is_past(&self, packet: &Packet, last: Option<Target>) -> bool {
+        let trusted =
+            matches!(self.inner.layout, Layout::Samples | Layout::Stream | Layout::Fragments { .. });
+        match (packet.dts(), packet.pts(), last) {
+            (Some(decoded), Some(_), Some(last)) if trusted && !last.after => decoded > last.ticks,
+            _ => false,
+        }
+    }
+
+    /// Takes the frames that the decoder has.
+    pub(crate) fn drain(
+        &mut self,
+        decoder: &mut Decoder,
+        gate: &mut Gate<frame::Video>,
+    ) -> Result<(), VideoError> {
+        while !gate.is_done()
+            && let Some(frame) = decoder.receive(self.call)
+        {
+            if let Some(time) = shown_at(&frame) {
+                gate.offer(time, frame, |target, at, frame| self.shoot(Some(target), at, frame))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shoot(&mut self, target: Option<Target>, at: i64, frame: &frame::Video) -> Result<(), VideoError> {
+        self.stop_if_cancelled()?;
+        if frame.is_corrupt() || frame.has_decode_errors() {
+            let position = u64::try_from(frame.packet().position).unwrap_or(0);
+            self.report.damage.get_or_insert((position, "the frame was decoded with errors".to_owned()));
+        }
+        let (cache, object) = (&self.inner.options.frame_cache, self.inner.source.key());
+        let key = |size: &Option<PixelBudget>| ImageKey::new(object, at, *size, self.images.scaler);
+        let known: Option<Vec<RgbImage>> =
+            self.images.sizes.iter().map(|size| cache.get(&key(size))).collect();
+        let images = match known {
+            Some(images) => images,
+            None => {
+                let images = self.converter.images(frame, &self.images.sizes)?;
+                for (size, image) in self.images.sizes.iter().zip(&images) {
+                    cache.insert(key(size), image.clone());
+                }
+                images
+            }
+        };
+        let key = target.is_none() || frame.is_key();
+        self.report.shots.push(Shot { target, shown_at: at, key, images });
+        Ok(())
+    }
+
+    pub(crate) fn stop_if_cancelled(&self) -> Result<(), VideoError> {
+        if self.call.cancel.is_cancelled() {
+            return Err(VideoError::Cancelled { uri: self.inner.uri().to_owned() });
+        }
+        Ok(())
+    }
+}
