@@ -7,17 +7,26 @@
 
 mod activation;
 mod attention;
+mod buffer;
 mod cache;
+mod dispatch;
 mod fallback;
 mod linear;
+mod math;
 mod norm;
+mod panels;
+mod product;
 mod rotary;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod threads;
+mod tile;
 
 pub use activation::{gelu, silu_mul};
 pub use attention::{Heads, causal_attention, segment_attention};
 pub use cache::KvCache;
+pub use dispatch::instructions;
 pub use linear::{Linear, Part};
 pub use norm::{add_rms_norm, rms_norm};
 pub use rotary::Rotary;
