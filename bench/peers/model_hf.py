@@ -1,0 +1,91 @@
+"""HF transformers as the peer of `spectemp bench model`.
+
+    model_hf.py FOLDER THREADS
+
+loads a Qwen2.5-VL checkpoint folder in f32 and answers requests, one JSON object per line on stdin and stdout:
+{"work": "vision", "frames": 10, "side": 224}, {"work": "prefill", "tokens": 512}, {"work": "decode", "tokens": 64, "context": 512}.
+An answer holds the seconds of one run and values to compare with. Inputs are the formulas of `crates/model/src/bench/ours.rs`.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+import transformers
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+FOLDER, THREADS = sys.argv[1], int(sys.argv[2])
+
+torch.set_num_threads(THREADS)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+MODEL = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    FOLDER, dtype=torch.float32, attn_implementation="sdpa"
+).eval()
+CACHES = {}
+
+
+def token_ids(count):
+    return torch.tensor([[(i * 7919 + 13) % 997 for i in range(count)]])
+
+
+def patches(count, values):
+    """One temporal copy of each patch, twice: an image is shown to the tower as two equal frames."""
+    at = np.arange(count * values, dtype=np.uint64)
+    one = ((at * 2654435761 % (1 << 32)).astype(np.float64) / (1 << 31) - 1.0).astype(np.float32)
+    one = one.reshape(count, 3, 1, values // 3)
+    return torch.from_numpy(np.broadcast_to(one, (count, 3, 2, values // 3)).reshape(count, 2 * values).copy())
+
+
+def vision(frames, side):
+    config = MODEL.config.vision_config
+    rows = side // config.patch_size
+    grid = torch.tensor([[1, rows, rows]] * frames)
+    pixels = patches(frames * rows * rows, 3 * config.patch_size**2)
+    start = time.perf_counter()
+    out = MODEL.model.visual(pixels, grid_thw=grid)
+    seconds = time.perf_counter() - start
+    out = getattr(out, "pooler_output", out)
+    return {"seconds": seconds, "values": out[-1].tolist()}
+
+
+def run(ids, past=None):
+    return MODEL(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+
+
+def prefill(tokens):
+    ids = token_ids(tokens)
+    start = time.perf_counter()
+    out = run(ids)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "values": out.logits[0, -1, ::101].tolist()}
+
+
+def decode(tokens, context):
+    if context not in CACHES:
+        CACHES[context] = run(token_ids(context)).past_key_values
+    past = CACHES[context]
+    past.crop(context)
+    token = torch.tensor([[7]])
+    chosen = []
+    start = time.perf_counter()
+    for _ in range(tokens):
+        logits = run(token, past).logits[0, -1]
+        token = logits.argmax().reshape(1, 1)
+        chosen.append(int(token))
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "values": logits[::101].tolist(), "tokens": chosen}
+
+
+def answer(request):
+    work = {"vision": vision, "prefill": prefill, "decode": decode}[request.pop("work")]
+    with torch.inference_mode():
+        return work(**request)
+
+
+versions = f"transformers {transformers.__version__}, torch {torch.__version__}, sdpa, f32"
+print(json.dumps({"ready": versions, "threads": torch.get_num_threads()}), flush=True)
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)

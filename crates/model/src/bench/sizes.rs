@@ -1,0 +1,177 @@
+//! The models that are measured: the shape of Qwen2.5-VL at two sizes of the language model.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use candle_core::{DType, Device};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::ModelError;
+use crate::config::Config;
+use crate::kernels::Threads;
+use crate::network::Network;
+use crate::weights::Weights;
+
+const SEED: u64 = 1;
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// Parameters of the language model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Size {
+    /// 62 million: 12 layers of width 512; with a tower of 8 blocks of width 640.
+    #[serde(rename = "60m")]
+    M60,
+    /// 494 million, the shape of Qwen2.5-0.5B: 24 layers of width 896; with 8 of the published tower's 32 blocks.
+    #[serde(rename = "500m")]
+    M500,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::M60 => "60m",
+            Self::M500 => "500m",
+        })
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "60m" => Ok(Self::M60),
+            "500m" => Ok(Self::M500),
+            _ => Err(format!("size {text:?} is unknown: use 60m or 500m")),
+        }
+    }
+}
+
+/// A model's shape, for the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shape {
+    /// Which.
+    pub size: Size,
+    /// Its config.json.
+    pub config: Value,
+}
+
+/// The numbers that differ between the sizes.
+struct Numbers {
+    vocab: usize,
+    hidden: usize,
+    inner: usize,
+    layers: usize,
+    heads: usize,
+    vision_hidden: usize,
+    vision_inner: usize,
+    vision_heads: usize,
+}
+
+impl Size {
+    pub(super) fn folder(self) -> String {
+        // The number changes with the configs below.
+        format!("model-{self}-1")
+    }
+
+    pub(super) fn shape(self) -> Shape {
+        Shape { size: self, config: self.config() }
+    }
+
+    fn numbers(self) -> Numbers {
+        match self {
+            Self::M60 => Numbers {
+                vocab: 32_000,
+                hidden: 512,
+                inner: 2048,
+                layers: 12,
+                heads: 8,
+                vision_hidden: 640,
+                vision_inner: 1712,
+                vision_heads: 8,
+            },
+            Self::M500 => Numbers {
+                vocab: 151_936,
+                hidden: 896,
+                inner: 4864,
+                layers: 24,
+                heads: 14,
+                vision_hidden: 1280,
+                vision_inner: 3420,
+                vision_heads: 16,
+            },
+        }
+    }
+
+    fn config(self) -> Value {
+        let numbers = self.numbers();
+        let last = numbers.vocab - 1;
+        json!({
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "model_type": "qwen2_5_vl",
+            "dtype": "float32",
+            "tie_word_embeddings": true,
+            "image_token_id": last,
+            "video_token_id": last - 1,
+            "vision_start_token_id": last - 2,
+            "vision_end_token_id": last - 3,
+            "text_config": {
+                "model_type": "qwen2_5_vl_text",
+                "hidden_act": "silu",
+                "hidden_size": numbers.hidden,
+                "intermediate_size": numbers.inner,
+                "num_hidden_layers": numbers.layers,
+                "num_attention_heads": numbers.heads,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 32_768,
+                "rms_norm_eps": 1e-6,
+                "rope_parameters": { "rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12] },
+                "tie_word_embeddings": true,
+                "use_sliding_window": false,
+                "eos_token_id": last - 4,
+                "vocab_size": numbers.vocab,
+            },
+            "vision_config": {
+                "model_type": "qwen2_5_vl_vision",
+                "hidden_act": "silu",
+                "depth": 8,
+                "fullatt_block_indexes": [7],
+                "hidden_size": numbers.vision_hidden,
+                "intermediate_size": numbers.vision_inner,
+                "num_heads": numbers.vision_heads,
+                "in_channels": 3,
+                "out_hidden_size": numbers.hidden,
+                "patch_size": 14,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
+                "tokens_per_second": 2,
+                "window_size": 112,
+            },
+        })
+    }
+}
+
+/// Writes the size's checkpoint where it is not there yet.
+pub(super) fn prepare(size: Size, folder: &Path) -> Result<(), ModelError> {
+    let weights = folder.join(WEIGHTS);
+    if weights.is_file() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).map_err(|source| read_error(folder, source))?;
+    let text = size.config().to_string();
+    let path = folder.join(CONFIG);
+    std::fs::write(&path, &text).map_err(|source| read_error(&path, source))?;
+    let random = Weights::random(SEED);
+    // Loading asks for every tensor, which is how the weights learn their names and shapes.
+    Network::load(&Config::parse(text.as_bytes())?, &random, &Device::Cpu, DType::F32, &Threads::new(0))?;
+    let part = folder.join("model.safetensors.part");
+    random.write_random(&part)?;
+    std::fs::rename(&part, &weights).map_err(|source| read_error(&weights, source))
+}
+
+fn read_error(path: &Path, source: std::io::Error) -> ModelError {
+    ModelError::Read { path: path.to_owned(), source }
+}
