@@ -19,7 +19,7 @@
 //! Texts from outside (question, options, thoughts) cannot forge turns or images: spellings of special tokens
 //! (`<|…|>`) are broken up by a space, and the characters that stand for an image are replaced.
 
-use minijinja::{Environment, UndefinedBehavior, Value, context};
+use minijinja::{Environment, State, UndefinedBehavior, Value, context};
 use spectemp_types::{FrameRef, JobSpec, Question, TimeSpan};
 
 use crate::{ChoicesAs, LabelKind, Part, RgbImage, SessionError};
@@ -38,6 +38,20 @@ pub(crate) struct Shown {
     pub(crate) frame: FrameRef,
     pub(crate) image: RgbImage,
 }
+
+/// Extends a model's template so that its top level and one block run, never the others: those may rely on what only
+/// their own messages have.
+fn one_block(name: &str, blocks: &[Block]) -> String {
+    let block = |block: &Block| {
+        let block = block.name();
+        format!(
+            "{{% block {block} %}}{{% if one_block == '{block}' %}}{{{{ super() }}}}{{% endif %}}{{% endblock %}}"
+        )
+    };
+    format!("{{% extends '{name}' %}}{}", blocks.iter().map(block).collect::<String>())
+}
+
+const ONE_BLOCK: &str = "one block";
 
 /// One message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +129,10 @@ impl Prompts {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let wrong = |cause: String| SessionError::Template { name, cause };
-        environment.add_template_owned(name, source.to_owned()).map_err(|error| wrong(explain(&error)))?;
+        let sources = [(name, source.to_owned()), (ONE_BLOCK, one_block(name, blocks))];
+        for (name, source) in sources {
+            environment.add_template_owned(name, source).map_err(|error| wrong(explain(&error)))?;
+        }
         let (labels, choices_as) = (LabelKind::Seconds, ChoicesAs::Letters);
         let mut prompts = Self { name, environment, job, labels, choices_as };
         let labels = prompts.declared("labels")?.unwrap_or_else(|| "seconds".to_owned());
@@ -132,29 +149,37 @@ impl Prompts {
 
     /// A top-level `{% set name = "…" %}` of the template.
     fn declared(&self, name: &str) -> Result<Option<String>, SessionError> {
-        let context = self.view(&Scene::default());
-        let template = self.environment.get_template(self.name).map_err(|error| self.wrong(&error))?;
-        let captured = template.render_captured(context).map_err(|error| self.wrong(&error))?;
-        let value = captured.state().lookup(name).filter(|value| !value.is_undefined());
-        Ok(value.map(|value| value.to_string()))
+        self.run(None, &Scene::default(), |state| {
+            let value = state.lookup(name).filter(|value| !value.is_undefined());
+            Ok(value.map(|value| value.to_string()))
+        })
     }
 
     /// The parts of one message.
     pub(crate) fn render(&self, block: Block, scene: &Scene<'_>) -> Result<Vec<Part>, SessionError> {
-        let context = self.view(scene);
-        let template = self.environment.get_template(self.name).map_err(|error| self.wrong(&error))?;
-        let mut captured = template.render_captured(context).map_err(|error| self.wrong(&error))?;
-        let text = captured
-            .with_state_mut(|state| state.render_block(block.name()))
-            .map_err(|error| self.wrong(&error))?;
+        let text = self.run(Some(block), scene, |state| state.render_block(block.name()))?;
         parts(&text, scene.frames).map_err(|cause| SessionError::Template {
             name: self.name,
             cause: format!("block {}: {cause}", block.name()),
         })
     }
 
-    fn wrong(&self, error: &minijinja::Error) -> SessionError {
-        SessionError::Template { name: self.name, cause: explain(error) }
+    /// Runs the template's top level with the variables of a message, and then `read`.
+    fn run<T>(
+        &self,
+        block: Option<Block>,
+        scene: &Scene<'_>,
+        read: impl FnOnce(&mut State<'_, '_>) -> Result<T, minijinja::Error>,
+    ) -> Result<T, SessionError> {
+        let wanted = context! { one_block => block.map(Block::name) };
+        let run = || {
+            let template = self.environment.get_template(ONE_BLOCK)?;
+            let mut captured = template.render_captured(context! { ..wanted, ..self.view(scene) })?;
+            captured.with_state_mut(|state| read(state))
+        };
+        let at = block.map(|block| format!("block {}: ", block.name())).unwrap_or_default();
+        let wrong = |error| SessionError::Template { name: self.name, cause: at + &explain(&error) };
+        run().map_err(wrong)
     }
 
     fn view(&self, scene: &Scene<'_>) -> Value {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     FrameSource, SessionError, Vlm,
     prompt::Prompts,
+    sampling::recorded,
     strategy::{self, Look, Step},
     verdict::Clock,
 };
@@ -125,7 +126,7 @@ impl Session {
 
 impl Job {
     fn new(setup: Setup) -> Result<Self, SessionError> {
-        let duration_s = setup.frames.facts().duration_s;
+        let duration_s = recorded(setup.frames.facts().duration_s);
         if !(duration_s.is_finite() && duration_s > 0.0) {
             return Err(SessionError::NoVideo { duration_s });
         }

@@ -39,7 +39,7 @@ impl Job {
         let frames = self.fetch(dense.times_s, FrameMode::Exact, sizes, work).await?;
         let shown_to_draft = shown(prompts, &frames, 1, 0);
         work.dense = Some(DenseSample {
-            fps: dense.fps,
+            fps: sampling::recorded(dense.fps),
             lowered: dense.lowered,
             frames: shown_to_draft.iter().map(|shown| shown.frame.clone()).collect(),
         });

@@ -7,7 +7,7 @@ use crate::{
     Frame, FrameError, FrameMode, FrameRequest, PixelBudget, RgbImage, SessionError,
     estimate::budget,
     prompt::{Prompts, Shown},
-    sampling,
+    sampling::{self, recorded},
     strategy::{Look, Step},
 };
 
@@ -100,7 +100,12 @@ pub(super) fn shown(prompts: &Prompts, frames: &[Frame], image: usize, earlier: 
 }
 
 fn one_shown(frame: &Frame, image: &RgbImage, label: String) -> Shown {
-    let Frame { requested_s, pts_s, stream_pts_s, keyframe, .. } = *frame;
-    let frame = FrameRef { requested_s, pts_s, stream_pts_s, keyframe, label };
+    let frame = FrameRef {
+        requested_s: recorded(frame.requested_s),
+        pts_s: recorded(frame.pts_s),
+        stream_pts_s: recorded(frame.stream_pts_s),
+        keyframe: frame.keyframe,
+        label,
+    };
     Shown { frame, image: image.clone() }
 }

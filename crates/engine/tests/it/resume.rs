@@ -99,7 +99,8 @@ proptest! {
         let kept: Vec<Round> = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
         let (target, draft) = hashing(salt);
         let (resumed, again) = runtime.block_on(run(setup(spec, &target, &draft), kept)).unwrap();
-        prop_assert_eq!(whole.iter().map(bare).collect::<Vec<_>>(), resumed.iter().map(bare).collect::<Vec<_>>());
+        let bared = |rounds: &[Round]| rounds.iter().map(bare).collect::<Vec<_>>();
+        prop_assert_eq!(bared(&whole), bared(&resumed));
         prop_assert_eq!(outcome.answer, again.answer);
     }
 
