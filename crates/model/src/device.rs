@@ -1,0 +1,113 @@
+//! Where and in what type a model computes, and the other choices of loading.
+
+use std::str::FromStr;
+
+use candle_core::{DType, Device};
+
+use crate::ModelError;
+use crate::rope::PositionRule;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// All cores, or `LoadOptions::threads` of them.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by number; needs a build with the feature `cuda`.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| ModelError::Device(format!("device {text:?} is unknown: use cpu, cuda or cuda:1"))),
+        }
+    }
+}
+
+impl DeviceChoice {
+    pub(crate) fn open(self) -> Result<Device, ModelError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => {
+                if !cfg!(feature = "cuda") {
+                    let hint = "this build has no CUDA: use --device cpu, or build with --features cuda";
+                    return Err(ModelError::Device(format!("device cuda:{number}: {hint}")));
+                }
+                Device::new_cuda(number).map_err(|error| ModelError::Device(format!("device cuda:{number}: {error}")))
+            }
+        }
+    }
+}
+
+/// In what type weights are held. On the CPU activations are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DTypeChoice {
+    /// 32 bit floats.
+    #[default]
+    F32,
+    /// bfloat16: half the memory, two to three digits.
+    Bf16,
+}
+
+impl FromStr for DTypeChoice {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "f32" | "float32" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            _ => Err(ModelError::Device(format!("dtype {text:?} is unknown: use f32 or bf16"))),
+        }
+    }
+}
+
+impl From<DTypeChoice> for DType {
+    fn from(choice: DTypeChoice) -> Self {
+        match choice {
+            DTypeChoice::F32 => Self::F32,
+            DTypeChoice::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// How to load a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadOptions {
+    /// Where it computes.
+    pub device: DeviceChoice,
+    /// In what type its weights are held.
+    pub dtype: DTypeChoice,
+    /// Threads that compute; none means one per core.
+    pub threads: Option<usize>,
+    /// Most bytes of KV kept for prompts that may come again.
+    pub prefix_cache_bytes: usize,
+    /// Most bytes of vision embeddings kept.
+    pub vision_cache_bytes: usize,
+    /// Tokens prefilled at a time; bounds the memory of attention and the wait for a cancellation.
+    pub prefill_chunk: usize,
+    /// Where text goes on after a video.
+    pub position_rule: PositionRule,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Cpu,
+            dtype: DTypeChoice::F32,
+            threads: None,
+            prefix_cache_bytes: 1 << 30,
+            vision_cache_bytes: 512 << 20,
+            prefill_chunk: 1024,
+            position_rule: PositionRule::Published,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From an RGB image to the patches that the vision tower reads, as HF's Qwen2-VL image processor makes them: smart_resize,
+//! Pillow's bicubic, rescale and normalise, then patches in merge-block order.
+//!
+//! Where a checkpoint has no `preprocessor_config.json`, the published Qwen2.5-VL one is assumed: 3136 to 12845056 pixels
+//! and CLIP's mean and standard deviation.
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use spectemp_engine::{PixelBudget, RgbImage, resize_bicubic, smart_resize};
+
+use crate::ModelError;
+use crate::config::VisionConfig;
+use crate::files::ModelFiles;
+use crate::rope::Grid;
+
+const FILE: &str = "preprocessor_config.json";
+const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const MIN_PIXELS: u32 = 56 * 56;
+const MAX_PIXELS: u32 = 28 * 28 * 16_384;
+
+/// How a checkpoint wants its images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Processor {
+    /// Pixel bounds, and the multiple of sides.
+    pub pixels: PixelBudget,
+    /// For each channel, what each of the 256 values becomes.
+    table: [[f32; 256]; 3],
+    patch: usize,
+    merge: usize,
+}
+
+/// An image's patches.
+#[derive(Clone, Debug)]
+pub struct Patches {
+    /// One temporal copy: `[patches, 3 * patch * patch]`; the second is equal.
+    pub values: Vec<f32>,
+    /// Rows and columns of patches.
+    pub grid: Grid,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    min_pixels: Option<u32>,
+    max_pixels: Option<u32>,
+    size: Option<RawSize>,
+    patch_size: Option<usize>,
+    merge_size: Option<usize>,
+    temporal_patch_size: Option<usize>,
+    image_mean: Option<[f64; 3]>,
+    image_std: Option<[f64; 3]>,
+    rescale_factor: Option<f64>,
+    resample: Option<u32>,
+    do_resize: Option<bool>,
+    do_rescale: Option<bool>,
+    do_normalize: Option<bool>,
+}
+
+/// `shortest_edge` and `longest_edge` hold pixel counts, whatever their names say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawSize {
+    shortest_edge: Option<u32>,
+    longest_edge: Option<u32>,
+    min_pixels: Option<u32>,
+    max_pixels: Option<u32>,
+}
+
+impl Processor {
+    /// Reads `preprocessor_config.json`, or takes the defaults where it is absent.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] for steps that are not done here, [`ModelError::Broken`] for a file that contradicts
+    /// the vision config.
+    pub fn open(files: &ModelFiles, vision: &VisionConfig) -> Result<Self, ModelError> {
+        let raw = match files.read(FILE)? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| ModelError::broken(FILE, error))?,
+            None => Raw::default(),
+        };
+        Self::new(&raw, vision)
+    }
+
+    fn new(raw: &Raw, vision: &VisionConfig) -> Result<Self, ModelError> {
+        refuse_other_steps(raw)?;
+        let same = [
+            ("patch_size", raw.patch_size, vision.patch_size),
+            ("merge_size", raw.merge_size, vision.spatial_merge_size),
+            ("temporal_patch_size", raw.temporal_patch_size, vision.temporal_patch_size),
+        ];
+        if let Some((name, Some(got), wanted)) = same.into_iter().find(|(_, got, wanted)| got.is_some_and(|n| n != *wanted)) {
+            return Err(ModelError::broken(FILE, format!("{name} {got} is not config.json's {wanted}")));
+        }
+        let size = raw.size.as_ref();
+        let edge = |f: fn(&RawSize) -> Option<u32>| size.and_then(f);
+        let min_pixels = raw.min_pixels.or(edge(|s| s.shortest_edge)).or(edge(|s| s.min_pixels)).unwrap_or(MIN_PIXELS);
+        let max_pixels = raw.max_pixels.or(edge(|s| s.longest_edge)).or(edge(|s| s.max_pixels)).unwrap_or(MAX_PIXELS);
+        if min_pixels > max_pixels || max_pixels == 0 {
+            return Err(ModelError::broken(FILE, format!("min_pixels {min_pixels} and max_pixels {max_pixels}")));
+        }
+        let multiple = (vision.patch_size * vision.spatial_merge_size) as u32;
+        let (mean, std) = (raw.image_mean.unwrap_or(CLIP_MEAN), raw.image_std.unwrap_or(CLIP_STD));
+        if std.iter().any(|value| *value == 0.0 || !value.is_finite()) {
+            return Err(ModelError::broken(FILE, format!("image_std {std:?}")));
+        }
+        Ok(Self {
+            pixels: PixelBudget { min_pixels, max_pixels, multiple },
+            table: value_table(mean, std, raw.rescale_factor.unwrap_or(1.0 / 255.0)),
+            patch: vision.patch_size,
+            merge: vision.spatial_merge_size,
+        })
+    }
+
+    /// The image scaled to the processor's own size. An image whose sides are multiples within the bounds stays as it is.
+    ///
+    /// # Errors
+    /// [`ModelError::Image`] for an aspect ratio over 200 or an empty image.
+    pub fn resize(&self, image: &RgbImage) -> Result<RgbImage, ModelError> {
+        let (width, height) = smart_resize(image.width, image.height, self.pixels)?;
+        Ok(resize_bicubic(image, width, height)?)
+    }
+
+    /// Patches of an image as it is, without scaling: the loop hands frames over at the size that the model is to see.
+    ///
+    /// # Errors
+    /// [`ModelError::Prompt`] where a side is no multiple of the token's side or the buffer does not fit.
+    pub fn patches(&self, image: &RgbImage) -> Result<Patches, ModelError> {
+        let (width, height) = (image.width as usize, image.height as usize);
+        let side = self.patch * self.merge;
+        if width == 0 || height == 0 || !width.is_multiple_of(side) || !height.is_multiple_of(side) {
+            return Err(ModelError::Prompt(format!("image of {width}x{height} px has sides that are no multiples of {side}")));
+        }
+        if image.data.len() != width * height * 3 {
+            let bytes = image.data.len();
+            return Err(ModelError::Prompt(format!("image of {width}x{height} px has {bytes} bytes")));
+        }
+        let grid = Grid { t: 1, h: height / self.patch, w: width / self.patch };
+        let mut values = Vec::with_capacity(width * height * 3);
+        for block_row in 0..grid.h / self.merge {
+            for block_column in 0..grid.w / self.merge {
+                for row in 0..self.merge {
+                    for column in 0..self.merge {
+                        let (top, left) = (block_row * self.merge + row, block_column * self.merge + column);
+                        self.push_patch(image, top * self.patch, left * self.patch, &mut values);
+                    }
+                }
+            }
+        }
+        Ok(Patches { values, grid })
+    }
+
+    /// Channel by channel, row by row.
+    fn push_patch(&self, image: &RgbImage, top: usize, left: usize, out: &mut Vec<f32>) {
+        let stride = image.width as usize * 3;
+        for (channel, table) in self.table.iter().enumerate() {
+            for y in top..top + self.patch {
+                let start = y * stride + left * 3;
+                let row = &image.data[start..start + self.patch * 3];
+                out.extend(row.iter().skip(channel).step_by(3).map(|&value| table[usize::from(value)]));
+            }
+        }
+    }
+}
+
+impl Patches {
+    /// Several images' patches in one tensor `[patches, values]`.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn stack(images: &[Self], device: &Device) -> Result<Tensor, ModelError> {
+        let count: usize = images.iter().map(|image| image.grid.patches()).sum();
+        let values: Vec<f32> = images.iter().flat_map(|image| image.values.iter().copied()).collect();
+        let width = values.len() / count.max(1);
+        Ok(Tensor::from_vec(values, (count, width), device)?)
+    }
+}
+
+fn refuse_other_steps(raw: &Raw) -> Result<(), ModelError> {
+    let steps = [("do_resize", raw.do_resize), ("do_rescale", raw.do_rescale), ("do_normalize", raw.do_normalize)];
+    if let Some((name, _)) = steps.into_iter().find(|(_, value)| *value == Some(false)) {
+        return Err(ModelError::unsupported(FILE, format!("{name} false")));
+    }
+    match raw.resample {
+        // Pillow's number of bicubic.
+        None | Some(3) => Ok(()),
+        Some(other) => Err(ModelError::unsupported(FILE, format!("resample {other} (only 3, bicubic)"))),
+    }
+}
+
+/// `(value * rescale - mean) / std`, in f32 and in the order of the reference.
+fn value_table(mean: [f64; 3], std: [f64; 3], rescale: f64) -> [[f32; 256]; 3] {
+    std::array::from_fn(|channel| {
+        std::array::from_fn(|value| {
+            let rescaled = (value as f64 * rescale) as f32;
+            (rescaled - mean[channel] as f32) / std[channel] as f32
+        })
+    })
+}

@@ -1,0 +1,212 @@
+//! The language model: Qwen2 decoder layers (grouped-query attention, RMS norms, SwiGLU) with M-RoPE.
+//! One sequence at a time, `[tokens, hidden]`; weights that read the same input are stacked.
+//!
+//! Source: HF transformers, `models/qwen2_5_vl/modeling_qwen2_5_vl.py`, `Qwen2_5_VLTextModel`
+//! <https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py>.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::ModelError;
+use crate::config::{Config, TextConfig};
+use crate::kernels::{Heads, KvCache, Linear, Rotary, Threads, add_rms_norm, causal_attention, rms_norm, silu_mul};
+use crate::kv::Cache;
+use crate::loader::Loader;
+use crate::rope::{Position, TextRotary};
+
+/// Which rows of the output are wanted. The last layer does no more than they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// None: the call only fills the cache.
+    None,
+    /// The last token's.
+    Last,
+    /// Every token's.
+    All,
+}
+
+/// The language model and its head.
+#[derive(Debug)]
+pub struct TextModel {
+    config: TextConfig,
+    embed_tokens: Arc<Linear>,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    lm_head: Arc<Linear>,
+    rotary: TextRotary,
+    threads: Threads,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: Tensor,
+    qkv_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: Tensor,
+    gate_up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl TextModel {
+    pub(crate) fn load(config: &Config, loader: &Loader<'_>) -> Result<Self, ModelError> {
+        let text = &config.text;
+        let (vocab, hidden) = (text.vocab_size, text.hidden_size);
+        let embed_tokens = Arc::new(loader.matrix("model.embed_tokens.weight", vocab, hidden)?);
+        let lm_head = if config.tie_word_embeddings {
+            Arc::clone(&embed_tokens)
+        } else {
+            Arc::new(loader.matrix("lm_head.weight", vocab, hidden)?)
+        };
+        let layers = (0..text.num_hidden_layers).map(|number| Layer::load(text, number, loader)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            config: text.clone(),
+            embed_tokens,
+            layers,
+            norm: loader.norm("model.norm", hidden)?,
+            lm_head,
+            rotary: TextRotary::new(text, loader.device),
+            threads: loader.threads.clone(),
+        })
+    }
+
+    /// An empty cache for one sequence.
+    pub fn new_cache(&self) -> Cache {
+        Cache::new(self.layers.len(), self.config.num_key_value_heads, self.config.head_dim())
+    }
+
+    /// `[ids, hidden]`
+    ///
+    /// # Errors
+    /// Where an id is not in the vocabulary.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor, ModelError> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            let vocab = self.config.vocab_size;
+            return Err(ModelError::Prompt(format!("token {id} is not in the model's vocabulary of {vocab}")));
+        }
+        Ok(self.embed_tokens.rows(ids)?)
+    }
+
+    /// Rotary tables of these positions.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn rotary(&self, positions: &[Position]) -> Result<Rotary, ModelError> {
+        self.rotary.at(positions)
+    }
+
+    /// Runs `x` (`[tokens, hidden]`) after what the cache holds, appends to the cache and gives the wanted rows after
+    /// the last norm, none where none are wanted.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        cache: &mut Cache,
+        rows: Rows,
+    ) -> Result<Option<Tensor>, ModelError> {
+        self.forward_seen(x, rotary, cache, rows, |_, _| {})
+    }
+
+    /// As [`TextModel::forward`]; `see` gets each layer's output before the next norm, for checks.
+    pub(crate) fn forward_seen(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        cache: &mut Cache,
+        rows: Rows,
+        mut see: impl FnMut(usize, &Tensor),
+    ) -> Result<Option<Tensor>, ModelError> {
+        let (heads, eps) = (self.heads(), self.config.rms_norm_eps);
+        let Some(first) = self.layers.first() else { return Err(ModelError::Prompt("a model without layers".to_owned())) };
+        let mut x = x.clone();
+        let mut normed = rms_norm(&self.threads, &x, &first.input_layernorm, eps)?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            let following = self.layers.get(number + 1);
+            let mut attended = layer.attention(&self.threads, &normed, rotary, &heads, cache.layer(number))?;
+            if following.is_none() {
+                let tokens = attended.dim(0)?;
+                match rows {
+                    Rows::None => return Ok(None),
+                    Rows::Last => {
+                        attended = attended.narrow(0, tokens - 1, 1)?.contiguous()?;
+                        x = x.narrow(0, tokens - 1, 1)?.contiguous()?;
+                    }
+                    Rows::All => {}
+                }
+            }
+            let attended = layer.o_proj.forward(&attended)?;
+            let (sum, inner) = add_rms_norm(&self.threads, &attended, &x, &layer.post_attention_layernorm, eps)?;
+            let mlp = layer.mlp(&self.threads, &inner)?;
+            let norm = following.map_or(&self.norm, |layer| &layer.input_layernorm);
+            (x, normed) = add_rms_norm(&self.threads, &mlp, &sum, norm, eps)?;
+            see(number, &x);
+        }
+        Ok(Some(normed))
+    }
+
+    /// Logits of hidden rows: `[rows, vocab]`
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.lm_head.forward(hidden)?)
+    }
+
+    fn heads(&self) -> Heads {
+        Heads {
+            query: self.config.num_attention_heads,
+            kv: self.config.num_key_value_heads,
+            dim: self.config.head_dim(),
+        }
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        self.norm.device()
+    }
+}
+
+impl Layer {
+    fn load(config: &TextConfig, number: usize, loader: &Loader<'_>) -> Result<Self, ModelError> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let kv = config.num_key_value_heads * config.head_dim();
+        let name = |part: &str| format!("model.layers.{number}.{part}");
+        Ok(Self {
+            input_layernorm: loader.norm(&name("input_layernorm"), hidden)?,
+            qkv_proj: loader.linear(
+                &[(name("self_attn.q_proj"), hidden), (name("self_attn.k_proj"), kv), (name("self_attn.v_proj"), kv)],
+                hidden,
+                true,
+            )?,
+            o_proj: loader.linear(&[(name("self_attn.o_proj"), hidden)], hidden, false)?,
+            post_attention_layernorm: loader.norm(&name("post_attention_layernorm"), hidden)?,
+            gate_up_proj: loader.linear(
+                &[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)],
+                hidden,
+                false,
+            )?,
+            down_proj: loader.linear(&[(name("mlp.down_proj"), hidden)], inner, false)?,
+        })
+    }
+
+    /// Before the output projection: `[tokens, hidden]`
+    fn attention(
+        &self,
+        threads: &Threads,
+        normed: &Tensor,
+        rotary: &Rotary,
+        heads: &Heads,
+        cache: &mut KvCache,
+    ) -> Result<Tensor, ModelError> {
+        let qkv = self.qkv_proj.forward(normed)?; // [tokens, (query + 2 kv) * head_dim]
+        Ok(causal_attention(threads, &qkv, rotary, heads, cache)?)
+    }
+
+    fn mlp(&self, threads: &Threads, x: &Tensor) -> Result<Tensor, ModelError> {
+        let gate_up = self.gate_up_proj.forward(x)?; // [tokens, 2 * intermediate]
+        Ok(self.down_proj.forward(&silu_mul(threads, &gate_up)?)?)
+    }
+}
