@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     FrameSource, SessionError, Vlm,
-    prompt::Prompts,
+    prompt::{Prompts, Scene},
     sampling::recorded,
     strategy::{self, Look, Step},
     verdict::Clock,
@@ -155,7 +155,16 @@ impl Job {
         let mut work = Work::new(step.no);
         let mut conversation = self.conversation(&step, rounds, conversation, &mut work).await?;
         let (shown, chosen_by) = self.look(&step, rounds, &conversation, &mut work).await?;
-        let verdict = self.target_turns(&step, &shown, rounds, &mut conversation, &mut work).await?;
+        let traces = self.findings(rounds);
+        let scene = Scene {
+            frames: &shown,
+            is_final: step.is_final,
+            round: step.no,
+            segment: (step.no > 0 && !self.perceives()).then_some(step.span),
+            think: "",
+            traces: &traces,
+        };
+        let verdict = self.target_turns(&scene, &mut conversation, &mut work).await?;
         // Frames that are shown again are not new ones.
         let new = if step.look == Look::Nothing { Vec::new() } else { shown };
         let round = Round {
@@ -178,7 +187,7 @@ impl Job {
     /// The intervals in force after these perception rounds: an output without any leaves those before it, one that
     /// cannot be read clears them.
     fn intervals(&self, rounds: &[Round]) -> Vec<TimeSpan> {
-        if self.setup.spec.plan.settings.strategy != Strategy::PerceptionRounds {
+        if !self.perceives() {
             return Vec::new();
         }
         let mut intervals = Vec::new();

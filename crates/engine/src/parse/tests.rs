@@ -67,11 +67,10 @@ proptest! {
     fn never_panics_and_ranges_hold(text in any::<String>(), pieces in prop::collection::vec(piece(), 0..14)) {
         for text in [text, pieces.concat()] {
             let reply = parse(&text);
-            for range in [reply.think, reply.segment, reply.frame, reply.answer, reply.glue, reply.plain] {
-                if let Some(range) = range {
-                    let content = text.get(range).unwrap();
-                    prop_assert!(!content.is_empty() && content.trim() == content);
-                }
+            let ranges = [reply.think, reply.segment, reply.frame, reply.answer, reply.glue, reply.plain];
+            for range in ranges.into_iter().flatten() {
+                let content = text.get(range).unwrap();
+                prop_assert!(!content.is_empty() && content.trim() == content);
             }
         }
     }

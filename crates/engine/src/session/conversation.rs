@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use spectemp_types::{FrameRef, History, Round, Strategy, TurnKind, TurnRole};
+use spectemp_types::{FrameRef, History, Round, TurnKind, TurnRole};
 
 use super::{Job, look::FRAME_SLACK_S, turn::Work};
 use crate::{
@@ -75,8 +75,7 @@ impl Conversation {
 impl Job {
     /// True where the target's context goes on from round to round.
     pub(super) fn keeps_history(&self) -> bool {
-        let settings = &self.setup.spec.plan.settings;
-        settings.history == History::Full && settings.strategy != Strategy::PerceptionRounds
+        self.setup.spec.plan.settings.history == History::Full && !self.perceives()
     }
 
     /// The context that a round continues: the one at hand, the one rebuilt, or a fresh one.

@@ -6,8 +6,7 @@ use super::{Conversation, Job, turn::Work};
 use crate::{
     Generation, SessionError,
     parse::parse,
-    prompt::{Finding, Scene, Shown, outside},
-    strategy::Step,
+    prompt::{Finding, Scene, outside},
     verdict::{Clock, Judge, Reading},
 };
 
@@ -15,33 +14,21 @@ impl Job {
     /// Asks the target, as often as the policy allows, and says what came of it.
     pub(super) async fn target_turns(
         &self,
-        step: &Step,
-        shown: &[Shown],
-        rounds: &[Round],
+        scene: &Scene<'_>,
         conversation: &mut Conversation,
         work: &mut Work,
     ) -> Result<Verdict, SessionError> {
-        let traces = if self.keeps_history() { Vec::new() } else { self.findings(rounds) };
-        let perception = self.setup.spec.plan.settings.strategy == Strategy::PerceptionRounds;
-        let scene = Scene {
-            frames: shown,
-            is_final: step.is_final,
-            round: step.no,
-            segment: (step.no > 0 && !perception).then_some(step.span),
-            think: "",
-            traces: if perception { &[] } else { &traces },
-        };
-        let kind = if step.is_final { TurnKind::Final } else { TurnKind::Regular };
-        let first = self.target_turn(kind, &scene, conversation, work).await?;
-        if perception && !step.is_final {
+        let kind = if scene.is_final { TurnKind::Final } else { TurnKind::Regular };
+        let first = self.target_turn(kind, scene, conversation, work).await?;
+        if self.perceives() && !scene.is_final {
             return Ok(self.perceived(&first, conversation, work));
         }
-        let (reading, fallbacks) = self.judge(conversation).read(&first, step.is_final);
+        let (reading, fallbacks) = self.judge(conversation).read(&first, scene.is_final);
         if let Reading::Usable(verdict) = reading {
             work.fall_back(fallbacks);
             return Ok(verdict);
         }
-        self.insist(&Scene { frames: &[], ..scene }, conversation, work).await
+        self.insist(&Scene { frames: &[], ..scene.clone() }, conversation, work).await
     }
 
     /// The reminder, and what is taken where it does not help.
@@ -113,8 +100,11 @@ impl Job {
         Verdict::Segment { span: TimeSpan { start_s, end_s } }
     }
 
-    /// The reasoning traces of earlier rounds.
-    fn findings(&self, rounds: &[Round]) -> Vec<Finding> {
+    /// The reasoning traces of earlier rounds, where the target does not have them in its context.
+    pub(super) fn findings(&self, rounds: &[Round]) -> Vec<Finding> {
+        if self.keeps_history() || self.perceives() {
+            return Vec::new();
+        }
         let segment = |round: &Round| match round.verdict {
             Verdict::Segment { span } => Some(span),
             _ => None,
@@ -122,6 +112,11 @@ impl Job {
         let finding =
             |round: &Round| Finding { round: round.no, think: last_thought(round), segment: segment(round) };
         rounds.iter().map(finding).collect()
+    }
+
+    /// True for the baseline whose rounds are fresh chats.
+    pub(super) fn perceives(&self) -> bool {
+        self.setup.spec.plan.settings.strategy == Strategy::PerceptionRounds
     }
 }
 
