@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! home.lock      held by the one process that writes; names it
-//! ledger.sqlite  (and -wal, -shm)
+//! ledger.sqlite  (and -wal, -shm; ledger.reserve is room for the last words on a full disk)
 //! objects/       traces and thumbnails
 //! cache/NAME/    what can be made or fetched again
 //! ```

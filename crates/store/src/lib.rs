@@ -23,3 +23,9 @@ pub use ledger::{
 pub use location::{LocationError, LocationOptions, Locations, ObjectLocation};
 pub use objects::{ObjectKey, Objects};
 pub use sql::{SqlLimits, SqlTable, VIEWS};
+
+/// A folder in memory where there is one: syncing to a disk is not what these tests are about.
+#[cfg(test)]
+fn test_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}

@@ -2,7 +2,7 @@
 
 use spectemp_types::{Answer, JobId, ModelRevision, Round, Totals, TraceVideo};
 
-use super::{Ledger, job::column, now_ms, round_row::insert_round};
+use super::{Ledger, job::column, now_ms, reserve, round_row::insert_round};
 use crate::{ObjectKey, StoreError};
 
 /// The right to write about a job, from its claim until it ends, is given back or is taken over.
@@ -44,7 +44,7 @@ impl Lease {
         self.epoch
     }
 
-    fn stale(&self) -> StoreError {
+    pub(super) fn stale(&self) -> StoreError {
         StoreError::Stale { job: self.job, epoch: self.epoch }
     }
 }
@@ -135,10 +135,20 @@ impl Ledger {
 
     /// Ends the job with an error; its committed rounds stay, for [`Self::retry_failed`].
     /// `permanent` says that another try cannot help as long as the video or the question stays.
+    /// On a full disk the reserve is given up for it.
     ///
     /// # Errors
     /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
     pub async fn fail(&self, lease: Lease, error: &str, permanent: bool) -> Result<(), StoreError> {
+        match self.try_fail(&lease, error, permanent).await {
+            Err(StoreError::Full { .. }) if reserve::give_up(&self.path).is_ok() => {
+                self.try_fail(&lease, error, permanent).await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_fail(&self, lease: &Lease, error: &str, permanent: bool) -> Result<(), StoreError> {
         let failed = sqlx::query(
             "update ledger_jobs set status = 'failed', error = $3, permanent = $4, lease_holder = null, ended_at = $5 \
              where id = $1 and status = 'running' and epoch = $2",
@@ -155,10 +165,20 @@ impl Ledger {
     }
 
     /// Gives the job back to the queue, with its committed rounds and without a crash on its account.
+    /// On a full disk the reserve is given up for it.
     ///
     /// # Errors
     /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
     pub async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        match self.try_release(&lease).await {
+            Err(StoreError::Full { .. }) if reserve::give_up(&self.path).is_ok() => {
+                self.try_release(&lease).await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_release(&self, lease: &Lease) -> Result<(), StoreError> {
         let released = sqlx::query(
             "update ledger_jobs set status = 'queued', lease_holder = null where id = $1 and status = 'running' and epoch = $2",
         )

@@ -7,10 +7,14 @@
 //! Each claim raises a job's epoch, and every later write names the epoch it was claimed with: a writer that was
 //! overtaken changes nothing. Nothing here depends on SQLite beyond the texts of the statements.
 
+mod basis;
 mod claim;
 mod job;
 mod lease;
+#[cfg(test)]
+mod property;
 mod read;
+mod reserve;
 mod round_row;
 mod submit;
 mod video;
@@ -75,6 +79,7 @@ impl Ledger {
         let writes = writing_pool(path, options).await?;
         refuse_newer(path, &writes).await?;
         MIGRATIONS.run(&writes).await.map_err(|error| migration_error(path, error))?;
+        reserve::make(path);
         Ok(Self { reader: LedgerReader::open(path).await?, writes })
     }
 

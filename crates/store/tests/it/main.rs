@@ -1,0 +1,11 @@
+//! The store from outside.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+mod export;
+mod full;
+mod gc;
+mod home;
+mod http;
+mod ledger;
+mod sql;
