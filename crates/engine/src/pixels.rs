@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 
 /// 8 bit RGB, rows from the top, no padding: `data.len() == width * height * 3`.
@@ -107,10 +108,12 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> Result<RgbIm
     if width == 0 || height == 0 || image.width == 0 || image.height == 0 {
         return Err(fail());
     }
+    // The typed call: the untyped one compiles the filters of every pixel type into this crate.
     let source =
-        ImageRef::new(image.width, image.height, &image.data, PixelType::U8x3).map_err(|_| fail())?;
-    let mut target = Image::new(width, height, PixelType::U8x3);
+        TypedImageRef::<U8x3>::from_buffer(image.width, image.height, &image.data).map_err(|_| fail())?;
+    let mut samples = vec![0; width as usize * height as usize * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut samples).map_err(|_| fail())?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    Resizer::new().resize(&source, &mut target, &options).map_err(|_| fail())?;
-    Ok(RgbImage { width, height, data: target.into_vec().into() })
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|_| fail())?;
+    Ok(RgbImage { width, height, data: samples.into() })
 }
