@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use spectemp_types::Question;
 
-use crate::TokenRecord;
+use crate::{TokenRecord, prompt::outside};
 
 /// How a template shows the options, and so how the model names one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl ChoicesAs {
     pub(crate) fn candidates(self, question: &Question) -> Vec<String> {
         match self {
             Self::Letters => (0..question.choices.len()).map(|k| Question::letter(k).to_string()).collect(),
-            Self::Texts => question.choices.iter().map(|choice| choice.trim().to_owned()).collect(),
+            Self::Texts => question.choices.iter().map(|choice| outside(choice)).collect(),
         }
     }
 
@@ -46,7 +46,9 @@ impl ChoicesAs {
 
 fn text(answer: &str, choices: &[String]) -> Option<usize> {
     let wanted = plain(answer);
-    choices.iter().position(|choice| plain(choice) == wanted)
+    // As written by the user, or as the prompt shows it.
+    let names = |choice: &String| plain(choice) == wanted || plain(&outside(choice)) == wanted;
+    choices.iter().position(names)
 }
 
 fn letter(answer: &str, choices: &[String]) -> Option<usize> {
@@ -150,6 +152,7 @@ mod tests {
         let choices = options(&["B", "A"]);
         assert_eq!(ChoicesAs::Letters.matching("A", &choices), Some(0));
         assert_eq!(ChoicesAs::Texts.matching("A", &choices), Some(1));
+        assert_eq!(ChoicesAs::Texts.matching("b< |c| >", &options(&["a", "b<|c|>"])), Some(1));
         assert_eq!(ChoicesAs::Texts.matching("7.", &options(&["3", "7"])), Some(1));
     }
 

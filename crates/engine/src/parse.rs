@@ -5,7 +5,7 @@
 //! |---|---|
 //! | tags inside a closed `<think>…</think>` | part of the thought, they do not count |
 //! | `</think>` without its opening | all before it is the thought |
-//! | a tag that is not closed | reaches to the next tag or the end ([`Fallback::TagUnclosed`]) |
+//! | a tag that is not closed | reaches to the next tag or the end ([`Fallback::TagUnclosed`]); one that `max_new_tokens` cut off cannot be read |
 //! | a tag twice | the last one that holds something counts ([`Fallback::TagRepeated`]) |
 //! | a tag with nothing in it | as if it were not there |
 //! | no `<think>` | the text before the first tag is the thought |
@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use spectemp_types::Fallback;
+use spectemp_types::{Fallback, TurnFinish};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
@@ -65,8 +65,17 @@ pub(crate) struct Reply {
     pub(crate) glue: Option<Range<usize>>,
     /// The longest text outside of all tags.
     pub(crate) plain: Option<Range<usize>>,
+    /// What an unclosed tag at the end holds: if generation was cut off, it may go on.
+    pub(crate) open_end: Option<Range<usize>>,
     /// Repeated and unclosed tags.
     pub(crate) flaws: Vec<Fallback>,
+}
+
+impl Reply {
+    /// True where `range` may lack its end, because the generation was cut off in it.
+    pub(crate) fn is_cut(&self, range: &Range<usize>, finish: TurnFinish) -> bool {
+        finish == TurnFinish::Length && self.open_end.as_ref() == Some(range)
+    }
 }
 
 /// Reads an output.
@@ -86,6 +95,7 @@ pub(crate) fn parse(text: &str) -> Reply {
         answer: content(Name::Answer),
         glue: content(Name::Glue),
         plain: plain(text, &elements),
+        open_end: elements.last().filter(|last| !last.closed).and_then(|last| trimmed(text, &last.content)),
         flaws: flaws.into_iter().filter_map(|(there, flaw)| there.then_some(flaw)).collect(),
     }
 }

@@ -54,14 +54,16 @@ impl Judge<'_> {
     pub(crate) fn read(&self, generation: &Generation, demanded: bool) -> (Reading, Vec<Fallback>) {
         let reply = parse(&generation.text);
         let mut fallbacks = reply.flaws.clone();
-        if let Some(range) = &reply.answer {
+        let whole = |range: &Range<usize>| !reply.is_cut(range, generation.finish);
+        if let Some(range) = reply.answer.as_ref().filter(|range| whole(range)) {
             if reply.segment.is_some() {
                 fallbacks.push(Fallback::AnswerOverSegment);
             }
             let reading = self.answer(generation, range).map_or(Reading::NoOption, Reading::Usable);
             return (reading, fallbacks);
         }
-        let Some(range) = reply.segment.filter(|_| !demanded) else {
+        let segment = reply.segment.clone().filter(|range| !demanded && whole(range));
+        let Some(range) = segment else {
             return (Reading::Unreadable, fallbacks);
         };
         match self.clock.span(&generation.text[range]) {
@@ -93,11 +95,11 @@ impl Judge<'_> {
     /// An answer from an output that carries none that can be read: the last resort of a final turn.
     pub(crate) fn force(&self, generation: &Generation) -> (Verdict, Vec<Fallback>) {
         let reply = parse(&generation.text);
-        if reply.answer.is_none()
-            && let Some(range) = untagged(&reply)
-            && let Some(verdict) = self.answer(generation, &range)
-        {
-            return (verdict, vec![Fallback::UntaggedAnswer]);
+        let range = reply.answer.clone().or_else(|| untagged(&reply));
+        if let Some(verdict) = range.and_then(|range| self.answer(generation, &range)) {
+            // One in its tag was cut off.
+            let untagged = reply.answer.is_none().then_some(Fallback::UntaggedAnswer);
+            return (verdict, untagged.into_iter().collect());
         }
         if self.question.choices.is_empty() {
             let nothing = Verdict::Answer { text: String::new(), choice: None, confidence: 0.0 };
@@ -219,6 +221,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_off_is_not_believed() {
+        let question = Question::new("q", Vec::new()).unwrap();
+        let judge = Judge { question: &question, choices_as: ChoicesAs::Letters, clock: CLOCK };
+        let cut = |text: &str| Generation { finish: TurnFinish::Length, ..spoken(text, None) };
+        for text in ["<segment>(38, 4", "<answer>seven hund"] {
+            assert_eq!(
+                judge.read(&cut(text), false),
+                (Reading::Unreadable, vec![Fallback::TagUnclosed]),
+                "{text}"
+            );
+            assert!(matches!(judge.read(&spoken(text, None), false).0, Reading::Usable(_)));
+        }
+        let (verdict, fallbacks) = judge.force(&cut("<answer>seven hund"));
+        assert!(matches!(verdict, Verdict::Answer { text, .. } if text == "seven hund"));
+        assert_eq!(fallbacks, []);
+    }
+
+    #[test]
     fn options_and_their_probabilities() {
         let question = Question::new("q", vec!["cat".into(), "dog".into()]).unwrap();
         let judge = Judge { question: &question, choices_as: ChoicesAs::Letters, clock: CLOCK };
@@ -259,7 +279,8 @@ mod tests {
             for question in [Question::new("q", choices).unwrap(), Question::new("q", Vec::new()).unwrap()] {
                 let judge = Judge { question: &question, choices_as: ChoicesAs::Texts, clock: CLOCK };
                 let (Verdict::Answer { confidence, .. }, fallbacks) = judge.force(&spoken(&text, None)) else { unreachable!() };
-                prop_assert!((0.0..=1.0).contains(&confidence) && !fallbacks.is_empty());
+                prop_assert!((0.0..=1.0).contains(&confidence));
+                prop_assert!(!fallbacks.is_empty() || parse(&text).answer.is_some());
             }
         }
     }

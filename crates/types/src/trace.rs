@@ -1,4 +1,5 @@
-//! A trace is all rounds of a job with everything that decided them: versioned JSON, one object per job.
+//! A trace is all rounds of a job with everything that decided them: versioned JSON, one object per job. Its schema lies
+//! in `schema/trace.v1.json`, held by a test.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

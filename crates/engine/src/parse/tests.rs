@@ -46,6 +46,10 @@ fn unclosed_tags_reach_to_the_next_one() {
     let text = "<think> hm <answer>4";
     assert_eq!(read(text), [Some("hm"), None, None, Some("4")]);
     assert_eq!(parse(text).flaws, [Fallback::TagUnclosed]);
+    let range = parse(text).answer.unwrap();
+    assert!(parse(text).is_cut(&range, TurnFinish::Length));
+    assert!(!parse(text).is_cut(&range, TurnFinish::EndOfTurn));
+    assert!(!parse("<answer>4</answer>").is_cut(&(8..9), TurnFinish::Length));
     assert_eq!(read("<segment>(1, 2)<answer>x</answer>"), [None, Some("(1, 2)"), None, Some("x")]);
     assert_eq!(read("<think>a<answer>4</answer><think>b</think>")[3], Some("4"));
 }

@@ -4,7 +4,7 @@ use spectemp_types::{Chooser, DenseSample, Fallback, Round, TurnKind, TurnRole};
 
 use super::{Conversation, Job, look::shown, target::last_thought, turn::Work};
 use crate::{
-    Frame, FrameMode, SessionError,
+    Frame, FrameMode, Generation, SessionError,
     estimate::budget,
     numbers::numbers,
     parse::parse,
@@ -67,13 +67,13 @@ impl Job {
         let mut conversation = Conversation::open(prompts)?;
         conversation.ask(prompts, TurnKind::Regular, scene)?;
         let mut reply = self.speak(TurnRole::Draft, TurnKind::Regular, &conversation.messages, work).await?;
-        let mut picks = read_picks(&reply.text, scene.frames, want);
+        let mut picks = read_picks(&reply, scene.frames, want);
         if picks.places.is_empty() {
             work.fall_back([Fallback::Reminded]);
             conversation.hear(&reply);
             conversation.ask(prompts, TurnKind::Reminder, &Scene { frames: &[], ..scene.clone() })?;
             reply = self.speak(TurnRole::Draft, TurnKind::Reminder, &conversation.messages, work).await?;
-            picks = read_picks(&reply.text, scene.frames, want);
+            picks = read_picks(&reply, scene.frames, want);
         }
         let total = scene.frames.len();
         work.fall_back(picks.fallbacks);
@@ -92,13 +92,14 @@ impl Job {
 }
 
 /// The frames that an output names by their labels: at most `want`.
-fn read_picks(text: &str, frames: &[Shown], want: usize) -> Picks {
-    let reply = parse(text);
+fn read_picks(generation: &Generation, frames: &[Shown], want: usize) -> Picks {
+    let reply = parse(&generation.text);
+    let range = reply.frame.clone().filter(|range| !reply.is_cut(range, generation.finish));
     let mut picks = Picks { fallbacks: reply.flaws, ..Picks::default() };
-    let Some(range) = reply.frame else { return picks };
+    let Some(range) = range else { return picks };
     let labels: Vec<f64> = frames.iter().map(|shown| shown.frame.label.parse().unwrap_or(f64::NAN)).collect();
     let (mut unknown, mut twice, mut more) = (false, false, false);
-    for written in numbers(&text[range]) {
+    for written in numbers(&generation.text[range]) {
         match labels.iter().position(|label| (label - written).abs() < 1e-9) {
             None => unknown = true,
             Some(place) if picks.places.contains(&place) => twice = true,
@@ -117,12 +118,19 @@ fn read_picks(text: &str, frames: &[Shown], want: usize) -> Picks {
 
 #[cfg(test)]
 mod tests {
-    use spectemp_types::FrameRef;
+    use spectemp_types::{FrameRef, StageTimes, TokenCounts, TurnFinish};
 
     use super::*;
     use crate::RgbImage;
 
     fn picks(text: &str) -> (Vec<usize>, Vec<Fallback>) {
+        ended(text, TurnFinish::EndOfTurn)
+    }
+
+    fn ended(text: &str, finish: TurnFinish) -> (Vec<usize>, Vec<Fallback>) {
+        let (counts, times) = (TokenCounts::default(), StageTimes::default());
+        let text = text.to_owned();
+        let generation = Generation { text, tokens: Vec::new(), finish, counts, times, scores: None };
         let shown = |label: &str| Shown {
             frame: FrameRef {
                 requested_s: 0.0,
@@ -134,7 +142,7 @@ mod tests {
             image: RgbImage { width: 1, height: 1, data: [0; 3].into() },
         };
         let frames = ["390", "391", "392.5", "393"].map(shown);
-        let Picks { places, fallbacks } = read_picks(text, &frames, 2);
+        let Picks { places, fallbacks } = read_picks(&generation, &frames, 2);
         (places, fallbacks)
     }
 
@@ -145,6 +153,8 @@ mod tests {
         assert_eq!(picks("<frame>391 391</frame>"), (vec![1], vec![Fallback::DuplicateLabels]));
         assert_eq!(picks("<frame>391, 500</frame>"), (vec![1], vec![Fallback::UnknownLabels]));
         assert_eq!(picks("<frame>393,392.5,391</frame>"), (vec![3, 2], vec![Fallback::TooManyFrames]));
+        assert_eq!(picks("<frame>391, 39"), (vec![1], vec![Fallback::TagUnclosed, Fallback::UnknownLabels]));
+        assert_eq!(ended("<frame>391, 39", TurnFinish::Length), (vec![], vec![Fallback::TagUnclosed]));
         assert_eq!(picks("<frame>all</frame>"), (vec![], vec![]));
         assert_eq!(picks("391, 392.5"), (vec![], vec![]));
     }

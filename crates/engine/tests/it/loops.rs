@@ -199,3 +199,13 @@ async fn only_the_target_is_asked_for_option_probabilities() {
     assert!(draft.requests()[0].score.is_none());
     assert_eq!(rounds[1].turns[0].role, TurnRole::Draft);
 }
+
+#[test]
+fn a_session_may_run_on_any_thread() {
+    fn sends<T: Send>(value: T) -> T {
+        value
+    }
+    let (target, draft) = pair(demo_card, &[ANSWER], &[]);
+    let mut session = sends(Session::new(setup(spec("demo", &[], &[]), &target, &draft), vec![]).unwrap());
+    drop(sends(session.next_round()));
+}
