@@ -130,6 +130,10 @@ impl Fences {
             return StoreError::SqlTimeout { seconds: limits.timeout.as_secs_f64() };
         }
         match error.as_database_error() {
+            // Said before the authorizer is asked.
+            Some(error) if error.message().starts_with("cannot modify") => {
+                StoreError::SqlDenied { what: "change anything".to_owned() }
+            }
             Some(error) => StoreError::Sql(error.message().to_owned()),
             None => StoreError::Sql(error.to_string()),
         }

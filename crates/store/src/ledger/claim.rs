@@ -74,6 +74,37 @@ impl Ledger {
         Ok(claimed)
     }
 
+    /// Holds back the waiting jobs of `batch` that are not `wanted`, and lets those go that are: a job file that was
+    /// changed since its last run names fewer jobs than its batch has. How many are held back now.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Database`].
+    pub async fn hold_others(
+        &self,
+        batch: &str,
+        wanted: impl IntoIterator<Item = JobId>,
+    ) -> Result<u64, StoreError> {
+        let wanted: Vec<String> = wanted.into_iter().map(|job| job.to_string()).collect();
+        let wanted = serde_json::to_string(&wanted).map_err(StoreError::corrupt("list of jobs"))?;
+        sqlx::query(
+            "update ledger_jobs set held = id not in (select value from json_each($2)) \
+             where batch = $1 and held <> (id not in (select value from json_each($2)))",
+        )
+        .bind(batch)
+        .bind(wanted)
+        .execute(&self.writes)
+        .await
+        .map_err(StoreError::database("hold jobs back"))?;
+        sqlx::query_scalar::<_, i64>(
+            "select count(*) from ledger_jobs where batch = $1 and held = 1 and status = 'queued'",
+        )
+        .bind(batch)
+        .fetch_one(&self.writes)
+        .await
+        .map(|held| held as u64)
+        .map_err(StoreError::database("hold jobs back"))
+    }
+
     /// Puts the running jobs of a dead process back into the queue. Only the holder of the home calls it, before
     /// it claims anything: whatever runs then belongs to a process that is gone.
     pub(crate) async fn reclaim(&self) -> Result<Reclaimed, StoreError> {
@@ -146,7 +177,7 @@ async fn ready(
     let batch = claim.batch.map_or("", |_| "and batch = $3");
     let one_video = video.map_or("", |_| "and video_uri = $4");
     let statement = format!(
-        "select {JOB_COLUMNS} from ledger_jobs where status = 'queued' and crashes < $1 {batch} {one_video} \
+        "select {JOB_COLUMNS} from ledger_jobs where status = 'queued' and held = 0 and crashes < $1 {batch} {one_video} \
          order by priority desc, seq limit $2"
     );
     sqlx::query(AssertSqlSafe(statement))
@@ -162,7 +193,7 @@ async fn ready(
 /// The next job that must run alone, if nothing else is running.
 async fn suspect(connection: &mut SqliteConnection, claim: &Claim<'_>) -> Result<Vec<SqliteRow>, StoreError> {
     let statement = job_query(
-        "where status = 'queued' and ($1 is null or batch = $1) \
+        "where status = 'queued' and held = 0 and ($1 is null or batch = $1) \
          and not exists (select 1 from ledger_jobs other where other.status = 'running') order by crashes, seq limit 1",
     );
     sqlx::query(AssertSqlSafe(statement))

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use spectemp_store::{Home, StoreError};
+use spectemp_types::JobId;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::common::{answer, claim, dir, home, spec};
@@ -71,15 +72,29 @@ async fn a_newer_ledger_is_refused_by_all() {
 
 #[tokio::test]
 async fn an_older_ledger_is_upgraded_by_whoever_comes() {
-    let (dir, home) = home().await;
-    home.ledger().submit("b", &[spec("q1", "/v/a.mp4")]).await.unwrap();
-    home.close().await;
-    let undo = "drop view answers; drop view failures; drop view evidence; drop view rounds; drop view videos; \
-                delete from _sqlx_migrations where version >= 2";
-    sqlx::raw_sql(undo).execute(&mut raw(dir.path()).await).await.unwrap();
+    let dir = dir();
+    std::fs::create_dir(dir.path().join("objects")).unwrap();
+    let first =
+        SqliteConnectOptions::new().filename(dir.path().join("ledger.sqlite")).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(first).await.unwrap();
+    sqlx::migrate!("../../migrations/sqlite").run_to(1, &pool).await.unwrap();
+    sqlx::query(
+        "insert into ledger_jobs (id, batch, user_id, fingerprint, spec, video_uri, created_at) \
+         values ($1, 'b', 'q1', x'00', $2, '/v/a.mp4', 0)",
+    )
+    .bind(JobId::new().to_string())
+    .bind(serde_json::to_string(&spec("q1", "/v/a.mp4")).unwrap())
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+
     let reader = Home::open_reader(dir.path()).await.unwrap();
     assert_eq!(reader.ledger().counts(None).await.unwrap().queued, 1);
     assert!(reader.ledger().sql("select * from answers", Default::default()).await.unwrap().rows.is_empty());
+    let home = Home::open(dir.path(), false).await.unwrap();
+    answer(&home, claim(&home, "b", 1).await.remove(0)).await;
+    assert_eq!(reader.ledger().counts(None).await.unwrap().answered, 1);
 }
 
 #[tokio::test]

@@ -123,6 +123,26 @@ async fn a_job_that_gets_on_is_never_blamed() {
 }
 
 #[tokio::test]
+async fn jobs_that_a_changed_file_no_longer_names_wait() {
+    let (_dir, home) = home().await;
+    let mut jobs = Vec::new();
+    for submission in
+        home.ledger().submit("b", &["1", "2", "3"].map(|id| spec(id, "/v/a.mp4"))).await.unwrap()
+    {
+        match submission {
+            Submission::New(job) => jobs.push(job),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(home.ledger().hold_others("b", [jobs[1]]).await.unwrap(), 2);
+    let claimed = claim(&home, "b", 5).await;
+    assert_eq!(claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [jobs[1]]);
+    assert_eq!(home.ledger().hold_others("b", [jobs[0], jobs[2]]).await.unwrap(), 0);
+    assert_eq!(claim(&home, "b", 5).await.len(), 2);
+    assert_eq!(home.ledger().hold_others("b", []).await.unwrap(), 0, "running jobs run on");
+}
+
+#[tokio::test]
 async fn videos_are_kept_per_version() {
     let (_dir, home) = home().await;
     let row = |etag: Option<&str>, record: u8| VideoRow {

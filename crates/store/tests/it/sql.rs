@@ -87,7 +87,7 @@ async fn usual_questions_are_allowed() {
         "select value from answers, json_each(answers.choices)",
         "select row_number() over (order by round) from rounds",
         "select (select count(*) from failures), sqlite_version(), upper('ledger')",
-        "select x'0aff' as blob, 1.5 as real, null as nothing, 'text' as text",
+        "select x'0aff' as blob, 1.5 as real, null as absent, 'text' as text",
         "values (1), (2)",
         "select * from videos, failures, evidence, rounds, answers",
     ] {
@@ -98,10 +98,10 @@ async fn usual_questions_are_allowed() {
     }
     let table = home
         .ledger()
-        .sql("select x'0aff' as blob, 1.5 as real, null as nothing", SqlLimits::default())
+        .sql("select x'0aff' as blob, 1.5 as real, null as absent", SqlLimits::default())
         .await
         .unwrap();
-    assert_eq!(table.columns, ["blob", "real", "nothing"]);
+    assert_eq!(table.columns, ["blob", "real", "absent"]);
     assert_eq!(table.rows, [[json!("0aff"), json!(1.5), json!(null)]]);
     let none =
         home.ledger().sql("select id, answer from answers where 0", SqlLimits::default()).await.unwrap();
@@ -158,7 +158,7 @@ async fn everything_else_is_refused_and_the_views_are_named() {
 async fn mistakes_are_explained() {
     let (_dir, home) = answered().await;
     for (query, part) in [
-        ("select nothing from answers", "nothing"),
+        ("select colour from answers", "colour"),
         ("selec", "syntax error"),
         ("select * from nowhere", "nowhere"),
     ] {
