@@ -7,5 +7,6 @@ mod full;
 mod gc;
 mod home;
 mod http;
+mod killed;
 mod ledger;
 mod sql;
