@@ -207,7 +207,7 @@ pub(crate) fn run(command: ConfigCommand, context: &Context) -> anyhow::Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["setting", "value", "from", "environment", "what it is"]);
+    table.load_style(presets::NOTHING).set_header(["setting", "value", "from", "environment", "what it is"]);
     for row in &rows {
         let from = serde_json::to_value(&row.source)?;
         table.add_row([

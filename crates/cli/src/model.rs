@@ -98,7 +98,7 @@ async fn check(args: CheckArgs, context: &Context) -> anyhow::Result<ExitCode> {
 
 fn as_table(report: &CheckReport) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["file", "stage", "relative error", "", "note"]);
+    table.load_style(presets::NOTHING).set_header(["file", "stage", "relative error", "", "note"]);
     let verdict = |passed: bool| if passed { "ok" } else { "FAILED" };
     for file in &report.files {
         for stage in &file.stages {

@@ -33,7 +33,7 @@ pub(crate) async fn run(args: ProbeArgs, context: &Context) -> anyhow::Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     if let serde_json::Value::Object(fields) = value {
         for (name, field) in fields {
             table.add_row([name.replace('_', " "), plain(&field)]);

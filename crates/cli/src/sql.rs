@@ -59,7 +59,7 @@ fn plain(value: &Value) -> String {
 
 fn as_table(table: &SqlTable) -> String {
     let mut shown = Table::new();
-    shown.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    shown.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     shown.set_header(&table.columns);
     for row in &table.rows {
         shown.add_row(row.iter().map(plain));

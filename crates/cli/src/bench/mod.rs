@@ -1,4 +1,8 @@
-//! `spectemp bench`.
+//! `spectemp bench`: speed and memory, beside other programs in the same run. Each command prints a table and writes
+//! `bench/results/*.json` with machine, commit and settings.
+
+mod frames;
+mod range_server;
 
 use std::process::ExitCode;
 
@@ -8,9 +12,15 @@ use crate::context::Context;
 
 /// Measure.
 #[derive(Subcommand)]
-pub(crate) enum BenchCommand {}
+pub(crate) enum BenchCommand {
+    /// Frames of a long video over a range server with and without latency, beside PyAV, decord and torchcodec.
+    Frames(frames::FramesBench),
+}
 
-/// Runs the command.
+/// Runs `spectemp bench`.
 pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Result<ExitCode> {
-    match command {}
+    match command {
+        BenchCommand::Frames(options) => frames::run(&options).await?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
