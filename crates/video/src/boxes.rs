@@ -17,9 +17,10 @@ const MOST_BOXES: usize = 10_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mp4 {
     pub(crate) moov: Option<Range<u64>>,
-    pub(crate) sidx: Vec<Range<u64>>,
     pub(crate) first_moof: Option<u64>,
     pub(crate) fragmented: bool,
+    /// The fragments, where an index at the front knows all of them.
+    pub(crate) fragments: Vec<Fragment>,
     /// What a cut-off file lacks.
     pub(crate) cut: Option<String>,
 }
@@ -54,7 +55,7 @@ pub(crate) async fn survey(source: &Source, call: &Call) -> Result<Option<Mp4>, 
         }
         match &head.name {
             b"moov" => mp4.take_moov(source, call, at, &head).await?,
-            b"sidx" => mp4.sidx.push(head.body..head.end),
+            b"sidx" => mp4.take_sidx(source, call, &head).await?,
             b"moof" => {
                 mp4.fragmented = true;
                 mp4.first_moof = Some(at);
@@ -89,6 +90,23 @@ impl Mp4 {
         let body = pins.bytes(head.body..range.end);
         self.fragmented |= children(&body).any(|(name, _)| name == *b"mvex");
         self.moov = Some(range);
+        Ok(())
+    }
+}
+
+impl Mp4 {
+    /// Believes the first segment index that reaches (nearly) to the end; DASH files have one per segment too.
+    async fn take_sidx(&mut self, source: &Source, call: &Call, head: &Head) -> Result<(), VideoError> {
+        if head.end > source.size() || !self.fragments.is_empty() {
+            return Ok(());
+        }
+        let pins = source.prefetch(&[head.body..head.end], call).await?;
+        if let Some((fragments, end)) = sidx(&pins.bytes(head.body..head.end), head.end)
+            && end + source.size() / 100 >= source.size()
+            && end <= source.size()
+        {
+            self.fragments = fragments;
+        }
         Ok(())
     }
 }
@@ -139,12 +157,12 @@ pub(crate) struct Fragment {
     pub(crate) at: u64,
 }
 
-/// Reads a segment index: the track it is for, and its fragments. `end` is the first byte after the box.
-pub(crate) fn sidx(body: &[u8], end: u64) -> Option<(u32, Vec<Fragment>)> {
+/// Reads a segment index: its fragments and where the last one ends. `end` is the first byte after the box.
+fn sidx(body: &[u8], end: u64) -> Option<(Vec<Fragment>, u64)> {
     let word = |at: usize| Some(u32::from_be_bytes(body.get(at..at + 4)?.try_into().ok()?));
     let long = |at: usize| Some(u64::from_be_bytes(body.get(at..at + 8)?.try_into().ok()?));
     let wide = body.first()? != &0;
-    let (track, scale) = (word(4)?, word(8)?);
+    let scale = word(8)?;
     let (mut time, first, mut at) =
         if wide { (long(12)?, long(20)?, 28) } else { (u64::from(word(12)?), u64::from(word(16)?), 20) };
     let count = u16::from_be_bytes(body.get(at + 2..at + 4)?.try_into().ok()?);
@@ -160,7 +178,7 @@ pub(crate) fn sidx(body: &[u8], end: u64) -> Option<(u32, Vec<Fragment>)> {
         fragments.push(Fragment { time, scale, at: offset });
         (time, offset, at) = (time + u64::from(duration), offset + u64::from(size), at + 12);
     }
-    (scale > 0).then_some((track, fragments))
+    (scale > 0 && count > 1).then_some((fragments, offset))
 }
 
 /// Bytes that make a demuxer skip from the first fragment to a later one.
@@ -207,8 +225,8 @@ mod tests {
     fn a_segment_index_gives_times_and_offsets() {
         let words: [u32; 11] = [0, 1, 1000, 0, 0, 2, 300, 2000, 0, 400, 2000];
         let body: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).chain([0; 4]).collect();
-        let (track, fragments) = sidx(&body, 5000).unwrap();
-        assert_eq!(track, 1);
+        let (fragments, end) = sidx(&body, 5000).unwrap();
+        assert_eq!(end, 5700);
         assert_eq!(
             fragments,
             vec![Fragment { time: 0, scale: 1000, at: 5000 }, Fragment { time: 2000, scale: 1000, at: 5300 }]

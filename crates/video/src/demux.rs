@@ -25,6 +25,9 @@ const BUFFER_BYTES: usize = 32 << 10;
 /// Damaged packets in a row before a file is given up.
 const MOST_DAMAGED: u32 = 1000;
 
+/// Where MPEG timestamps begin anew.
+const MPEG_CLOCK: i64 = 1 << 33;
+
 /// How a container is opened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DemuxOptions {
@@ -36,6 +39,8 @@ pub(crate) struct DemuxOptions {
     pub(crate) patch: Option<Patch>,
     /// Blocks of header and index.
     pub(crate) header: Arc<Pins>,
+    /// MPEG timestamps have 33 bits: those of the packets are taken as the first ones at or after this time.
+    pub(crate) wrap_from: Option<i64>,
     /// Other blocks that are in memory.
     pub(crate) pins: Arc<Pins>,
 }
@@ -46,6 +51,7 @@ pub(crate) struct Demuxer {
     stream: usize,
     source: Arc<Source>,
     control: Arc<Control>,
+    wrap_from: Option<i64>,
 }
 
 impl Demuxer {
@@ -81,7 +87,8 @@ impl Demuxer {
             return Err(VideoError::NoVideoStream { uri: source.uri().to_owned(), container });
         };
         ffi::keep_only(&mut input, stream);
-        Ok(Self { input, stream, source: Arc::clone(source), control })
+        let wrap_from = options.wrap_from;
+        Ok(Self { input, stream, source: Arc::clone(source), control, wrap_from })
     }
 
     /// Reads packets until the parameters are known.
@@ -163,13 +170,28 @@ impl Demuxer {
                 return Err(error);
             }
             match result {
-                Ok(()) if packet.stream() == self.stream => return Ok(Some(packet)),
+                Ok(()) if packet.stream() == self.stream => {
+                    self.unwrap_times(&mut packet);
+                    return Ok(Some(packet));
+                }
                 Ok(()) => {}
                 Err(Error::Eof) => return Ok(None),
                 Err(Error::InvalidData) if damaged < MOST_DAMAGED => damaged += 1,
                 Err(error) => return Err(self.broken(&error.to_string())),
             }
         }
+    }
+
+    /// From now on all packets' times follow this one, whatever FFmpeg makes of a clock that wraps.
+    pub(crate) fn set_wrap(&mut self, from: Option<i64>) {
+        self.wrap_from = from;
+    }
+
+    fn unwrap_times(&self, packet: &mut Packet) {
+        let Some(from) = self.wrap_from else { return };
+        let unwrapped = |time: i64| from + (time - from).rem_euclid(MPEG_CLOCK);
+        packet.set_pts(packet.pts().map(unwrapped));
+        packet.set_dts(packet.dts().map(unwrapped));
     }
 
     /// An error about the bytes at hand.

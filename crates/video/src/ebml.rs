@@ -83,7 +83,8 @@ pub(crate) async fn survey(source: &Source, call: &Call) -> Result<Option<Matros
 
 /// Cues and tags stand at the end, which FFmpeg visits while it opens: both in one request.
 async fn prefetch_tail(source: &Source, call: &Call, seeks: &[(u32, u64)]) -> Result<(), VideoError> {
-    let tail = seeks.iter().filter(|(id, _)| matches!(*id, CUES | TAGS)).map(|(_, at)| *at).min();
+    let late = seeks.iter().filter(|(id, at)| matches!(*id, CUES | TAGS) && *at > source.size() / 2);
+    let tail = late.map(|(_, at)| *at).min();
     if let Some(at) = tail.filter(|at| source.size().saturating_sub(*at) <= 1 << 20) {
         source.prefetch(&[at..source.size()], call).await?;
     }

@@ -8,18 +8,24 @@ use spectemp_engine::FrameError;
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VideoError {
     /// The store does not know the object.
-    #[error("{uri}: there is no such object ({cause})")]
+    #[error("{uri}: there is no such object (asked for byte {at}: {cause})")]
     Missing {
         /// The object.
         uri: String,
+        /// First byte that was asked for.
+        at: u64,
         /// What the store says.
         cause: String,
     },
     /// The store knows the caller and refuses, or a signature is out of date.
-    #[error("{uri}: the store refuses access ({cause}): check the credentials or sign the URL again")]
+    #[error(
+        "{uri}: the store refuses access (asked for byte {at}: {cause}): check the credentials or sign the URL again"
+    )]
     Forbidden {
         /// The object.
         uri: String,
+        /// First byte that was asked for.
+        at: u64,
         /// What the store says.
         cause: String,
     },

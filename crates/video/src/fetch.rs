@@ -40,10 +40,6 @@ impl Pins {
         self.blocks.insert(block, bytes);
     }
 
-    pub(crate) fn extend(&mut self, other: Self) {
-        self.blocks.extend(other.blocks);
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Bytes)> {
         self.blocks.iter().map(|(number, bytes)| (*number, bytes))
     }

@@ -87,6 +87,21 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// A file may end before it says.
+    fn warn_of_end(&self, slot: &Slot, shot: &Shot, warnings: &mut Vec<String>) {
+        let frame_s = self.probe.fps.filter(|fps| *fps > 0.0).map_or(1.0, |fps| 1.0 / fps);
+        let (last_s, said) =
+            (self.clock.since_start(shot.shown_at), slot.requested_s > self.probe.duration_s + 1e-6);
+        if shot.last && !said && slot.requested_s > last_s + 2.0 * frame_s + 0.05 {
+            warnings.push(format!(
+                "time {:.3} s is past the last frame that the object holds ({last_s:.3} s), which stands for it",
+                slot.requested_s
+            ));
+        }
+    }
+}
+
 impl Batch {
     fn new(inner: &Arc<Inner>, request: &FrameRequest, call: &Arc<Call>) -> Result<Self, VideoError> {
         let tolerance = match request.mode {
@@ -96,10 +111,10 @@ impl Batch {
         let mut warnings = Vec::new();
         let mut slots = Vec::with_capacity(request.times_s.len());
         for requested_s in request.times_s.iter().copied() {
-            if !requested_s.is_finite() {
+            if !requested_s.is_finite() || requested_s < 0.0 {
                 return Err(VideoError::Request {
                     uri: inner.uri().to_owned(),
-                    cause: format!("{requested_s} is no time: give seconds"),
+                    cause: format!("{requested_s} is no time: give seconds from the first frame"),
                 });
             }
             if requested_s > inner.probe.duration_s + 1e-6 {
@@ -134,8 +149,13 @@ impl Batch {
             let (cache, object) = (&self.inner.options.frame_cache, self.inner.source.key());
             let image = |size| cache.get(&ImageKey::new(object, found.shown_at, size, self.images.scaler));
             let images: Option<Vec<RgbImage>> = self.images.sizes.iter().map(|size| image(*size)).collect();
-            slot.shot =
-                images.map(|images| Shot { target: None, shown_at: found.shown_at, key: found.key, images });
+            slot.shot = images.map(|images| Shot {
+                target: None,
+                shown_at: found.shown_at,
+                key: found.key,
+                last: false,
+                images,
+            });
         }
     }
 
@@ -301,7 +321,8 @@ impl Batch {
         let most = (inner.options.window_bytes as u64 / 2).max(1 << 20);
         let (spans, bytes) = job.spans_within(most);
         let cancelled = || VideoError::Cancelled { uri: inner.uri().to_owned() };
-        let permits = u32::try_from((bytes >> 10).max(1)).unwrap_or(u32::MAX);
+        let permits = (bytes >> 10).clamp(1, (inner.options.window_bytes as u64 >> 10).max(1));
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let _window = inner.window.acquire_many(permits).await.map_err(|_| cancelled())?;
         let pins = Arc::new(inner.source.prefetch(&spans, &self.call).await?);
         let _slot = inner.lanes.slots.acquire().await.map_err(|_| cancelled())?;
@@ -352,6 +373,7 @@ impl Batch {
             };
             if let Some(shot) = report.shots.iter().find(|shot| shot.target == Some(target)) {
                 slot.shot = Some(shot.clone());
+                self.inner.warn_of_end(slot, shot, &mut self.warnings);
             } else if target.after {
                 // Nothing comes after: the one before, then.
                 slot.pick = Pick::Target(Target::shown_at(target.ticks.saturating_sub(1)), 0);

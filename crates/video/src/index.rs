@@ -53,15 +53,6 @@ impl KeyframeIndex {
             }
         }
     }
-
-    /// The offset at which the keyframe's group ends, as far as that is known; else the object's end.
-    pub(crate) fn end_of(&self, number: usize, size: u64) -> u64 {
-        let next = self.keyframes.get(number + 1).map(|next| next.offset);
-        match (self.keyframes.get(number), next) {
-            (Some(keyframe), Some(next)) if keyframe.next_known && next > keyframe.offset => next,
-            _ => size,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -96,13 +87,5 @@ mod tests {
         index.learn(Keyframe { ticks: 20, offset: 200, size: 0, next_known: true });
         assert_eq!(index.keyframes.len(), 3);
         assert_eq!(index.keyframes[1], Keyframe { ticks: 20, offset: 200, size: 7, next_known: true });
-    }
-
-    #[test]
-    fn a_group_ends_where_the_next_one_is_known_to_begin() {
-        let index = index(&[10, 20, 30]);
-        assert_eq!(index.end_of(0, 999), 200);
-        assert_eq!(index.end_of(1, 999), 999);
-        assert_eq!(index.end_of(2, 999), 999);
     }
 }

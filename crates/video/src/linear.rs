@@ -43,6 +43,7 @@ impl Inner {
             match demuxer.read().map_err(|error| self.scan_error(error))? {
                 Some(packet) => pass.take(packet, &demuxer, &mut progress)?,
                 None => {
+                    progress.ended = true;
                     pass.end(&demuxer, &mut progress)?;
                     break;
                 }

@@ -76,6 +76,7 @@ fn from_record(source: Arc<Source>, options: OpenOptions, record: VideoRecord) -
         ignore_index: matches!(record.layout, Layout::Fragments { .. }),
         find_info: needs_info(&record.probe.container),
         header: Arc::new(header),
+        wrap_from: (record.layout == Layout::Stream).then(|| wrap_from(&record.clock)),
         ..DemuxOptions::default()
     };
     let display = Display {
@@ -123,6 +124,11 @@ fn assemble(source: Arc<Source>, options: OpenOptions, parts: Parts) -> Inner {
     }
 }
 
+/// A minute before the first frame: times a little before it are no wrapped ones.
+fn wrap_from(clock: &Clock) -> i64 {
+    clock.start.saturating_sub(clock.span(60.0))
+}
+
 /// Containers whose headers do not tell what packets need.
 fn needs_info(container: &str) -> bool {
     !["mov", "matroska", "mpegts"].iter().any(|name| container.contains(name))
@@ -157,11 +163,15 @@ fn inspect(
         end: first.shown_at,
         delay,
     };
+    if layout == Layout::Stream {
+        demux.wrap_from = Some(wrap_from(&clock));
+        demuxer.set_wrap(demux.wrap_from);
+    }
     let index = index(&demuxer, layout, survey, &first, &clock);
     clock.end = probing::end(&mut demuxer, (layout, &demux), &clock, &index, (&first, call))?;
     let display = probing::display(&demuxer, &first)?;
     let kind = index_kind(layout, &index);
-    let probe = probing::probe(&demuxer, &first, &clock, display, &source, (kind, &index))?;
+    let probe = probing::probe(&demuxer, &first, &clock, display, &source, (layout, kind, &index))?;
     let inner = assemble(source, options, Parts { layout, demux, clock, display, probe, index });
     inner.lanes.give(demuxer);
     Ok(inner)
@@ -223,7 +233,10 @@ fn index(
         Layout::Clusters { .. } => {
             survey.matroska.as_ref().map_or_else(Vec::new, |found| cues(demuxer, found))
         }
-        Layout::Fragments { .. } | Layout::Stream | Layout::Linear => Vec::new(),
+        Layout::Fragments { .. } => {
+            survey.mp4.as_ref().map_or_else(Vec::new, |mp4| fragments(mp4, first, clock))
+        }
+        Layout::Stream | Layout::Linear => Vec::new(),
     };
     let mut index = KeyframeIndex { keyframes };
     if index.keyframes.is_empty() {
@@ -248,6 +261,22 @@ fn samples(demuxer: &Demuxer, clock: &Clock) -> Vec<Keyframe> {
             next_known: true,
         })
         .collect()
+}
+
+/// The fragments of a segment index. Its clock is the track's own: the first fragment is put where the first frame is.
+fn fragments(mp4: &Mp4, first: &FirstFrame, clock: &Clock) -> Vec<Keyframe> {
+    let begin = first.packet_pts.unwrap_or(first.shown_at);
+    let Some(origin) = mp4.fragments.first().map(|fragment| fragment.time) else { return Vec::new() };
+    let fragments = mp4.fragments.iter().map(|fragment| {
+        let seconds = fragment.time.saturating_sub(origin) as f64 / f64::from(fragment.scale);
+        Keyframe {
+            ticks: begin.saturating_add(clock.span(seconds + 1e-9)),
+            offset: fragment.at,
+            size: 0,
+            next_known: true,
+        }
+    });
+    fragments.collect()
 }
 
 /// Cues of the video track; those that start a cluster stand for its start.

@@ -54,7 +54,8 @@ pub(crate) fn end(
             let from = if start_time == i64::MIN { clock.start } else { start_time };
             Some(from.saturating_add(duration))
         }
-        Layout::Clusters { .. } => ffi::container_duration(demuxer.input())
+        // A file that lost its cues lost its end too.
+        Layout::Clusters { .. } if index.keyframes.len() > 1 => ffi::container_duration(demuxer.input())
             .map(|microseconds| clock.span(microseconds as f64 * 1e-6)),
         Layout::Linear => {
             let whole = ffi::container_duration(demuxer.input());
@@ -78,7 +79,7 @@ pub(crate) fn probe(
     clock: &Clock,
     display: Display,
     source: &Source,
-    (kind, index): (IndexKind, &KeyframeIndex),
+    (layout, kind, index): (Layout, IndexKind, &KeyframeIndex),
 ) -> Result<Probe, VideoError> {
     let stream = demuxer.stream()?;
     let (frame, rate) = (&first.frame, stream.avg_frame_rate());
@@ -86,7 +87,7 @@ pub(crate) fn probe(
     let (mirrored, rotation) = display.orientation.parts();
     let mean = f64::from(rate.numerator()) / f64::from(rate.denominator());
     let own = first.step.map(|step| 1.0 / clock.seconds(step));
-    let rows = demuxer.entry_count() as u64;
+    let whole_table = (layout == Layout::Samples).then(|| demuxer.entry_count() as u64);
     let frames = u64::try_from(stream.frames()).ok().filter(|frames| *frames > 0);
     Ok(Probe {
         container: demuxer.container(),
@@ -105,7 +106,7 @@ pub(crate) fn probe(
         duration_s: clock.since_start(clock.end).max(0.0),
         start_s: clock.seconds(clock.start),
         time_base: Ratio { num: i64::from(clock.tick_num), den: i64::from(clock.tick_den) },
-        frames: frames.or(Some(rows).filter(|rows| *rows > 0 && kind == IndexKind::Container)),
+        frames: frames.or(whole_table),
         index: kind,
         keyframes: index.keyframes.len() as u64,
         object_bytes: source.size(),

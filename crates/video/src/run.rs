@@ -55,6 +55,8 @@ pub(crate) struct Shot {
     pub(crate) target: Option<Target>,
     pub(crate) shown_at: i64,
     pub(crate) key: bool,
+    /// The bytes ended with this frame: nothing tells that it is shown until the target.
+    pub(crate) last: bool,
     pub(crate) images: Vec<RgbImage>,
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Progress<'a> {
     images: &'a Images,
     converter: Converter<'a>,
     report: Report,
+    /// The container has no more packets.
+    pub(crate) ended: bool,
 }
 
 impl Inner {
@@ -138,13 +142,12 @@ pub(crate) fn packet_time(packet: &Packet) -> Option<i64> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(inner: &'a Inner, call: &'a Arc<Call>, images: &'a Images) -> Self {
         let converter = Converter::new(inner.uri(), inner.display, images.scaler);
-        Self { inner, call, images, converter, report: Report::default() }
+        Self { inner, call, images, converter, report: Report::default(), ended: false }
     }
 
     /// No more frames.
     pub(crate) fn finish(mut self, gate: Gate<frame::Video>) -> Result<Report, VideoError> {
-        let without = gate.finish(|target, at, frame| self.shoot(Some(target), at, frame))?;
-        self.report.without.extend(without);
+        self.last_shots(gate)?;
         Ok(self.report)
     }
 
@@ -184,13 +187,22 @@ impl<'a> Progress<'a> {
             decoder.send(&packet);
             self.drain(decoder, &mut gate)?;
             next = demuxer.read()?;
+            self.ended = next.is_none();
         }
         if !gate.is_done() {
             decoder.end();
             self.drain(decoder, &mut gate)?;
         }
+        self.last_shots(gate)
+    }
+
+    fn last_shots(&mut self, gate: Gate<frame::Video>) -> Result<(), VideoError> {
+        let before = self.report.shots.len();
         let without = gate.finish(|target, at, frame| self.shoot(Some(target), at, frame))?;
         self.report.without.extend(without);
+        for shot in &mut self.report.shots[before..] {
+            shot.last = self.ended;
+        }
         Ok(())
     }
 
@@ -242,7 +254,7 @@ impl<'a> Progress<'a> {
             }
         };
         let key = target.is_none() || frame.is_key();
-        self.report.shots.push(Shot { target, shown_at: at, key, images });
+        self.report.shots.push(Shot { target, shown_at: at, key, last: false, images });
         Ok(())
     }
 

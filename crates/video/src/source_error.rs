@@ -10,9 +10,9 @@ pub(crate) fn store_error(uri: &str, range: &Range<u64>, error: &object_store::E
     let (uri, cause) = (uri.to_owned(), without_queries(&chain(error)));
     let (at, length) = (range.start, range.end - range.start);
     match error {
-        object_store::Error::NotFound { .. } => VideoError::Missing { uri, cause },
+        object_store::Error::NotFound { .. } => VideoError::Missing { uri, at, cause },
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            VideoError::Forbidden { uri, cause }
+            VideoError::Forbidden { uri, at, cause }
         }
         object_store::Error::NotSupported { .. } => VideoError::NoRanges { uri, cause },
         object_store::Error::Precondition { .. } => VideoError::Changed { uri, at },
