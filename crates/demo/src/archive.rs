@@ -40,6 +40,8 @@ pub enum ArchiveError {
 pub struct Archive;
 
 impl Archive {
+    /// Version of the pixels that follow from a plan: files made by another one are not the same.
+    pub const VERSION: u32 = 1;
     /// Lengths of the domain.
     pub const SECONDS: std::ops::RangeInclusive<u32> = 40..=2000;
     /// Frame rates of the domain.
