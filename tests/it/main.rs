@@ -1,3 +1,7 @@
 //! Whole-system tests of spectemp, one binary.
 
+mod ask;
 mod imports;
+mod kill;
+mod run;
+mod support;

@@ -1,1 +1,17 @@
-//! Jobs become sessions of rounds become results.
+//! The glue of one machine: a file of jobs becomes leases, sessions of rounds, and results.
+
+mod error;
+mod event;
+mod job;
+mod job_file;
+mod meter;
+mod runner;
+mod shelf;
+mod tap;
+mod tier;
+
+pub use error::WorkerError;
+pub use event::{Event, JobName, Outcome};
+pub use job_file::{Defaults, FileJob, JobFile, MAX_ID_BYTES, MAX_LINE_BYTES};
+pub use runner::{Ended, Models, Options, Others, Runner, Stop, Work};
+pub use tier::DiskTier;

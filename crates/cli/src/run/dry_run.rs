@@ -45,7 +45,7 @@ pub(super) async fn run(args: &RunArgs, file: JobFile, context: &Context) -> any
         Opener { locations: Locations::default(), ledger: home.map(|home| home.ledger().clone()), open };
     let opener = Arc::new(opener);
 
-    let mut found: Vec<Found> = stream::iter(groups(file.jobs.into_iter().map(|job| job.spec)))
+    let found: Vec<Found> = stream::iter(groups(file.jobs.into_iter().map(|job| job.spec)))
         .map(|group| {
             let opener = opener.clone();
             async move { Found { facts: opener.facts(&group.uri).await, group } }
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &RunArgs, file: JobFile, context: &Context) -> any
         .collect()
         .await;
     let missing = found.iter().filter(|found| found.facts.is_err()).count();
-    output::print(&report(&mut found)?)?;
+    output::print(&report(&found)?)?;
     let problems = missing + file.bad.len();
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -93,7 +93,7 @@ impl Opener {
     }
 }
 
-fn report(found: &mut [Found]) -> anyhow::Result<String> {
+fn report(found: &[Found]) -> anyhow::Result<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["video", "seconds", "jobs", "frames", "tokens"]);
     for column in table.column_iter_mut().skip(1) {
