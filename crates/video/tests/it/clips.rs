@@ -36,9 +36,9 @@ pub(crate) const fn small(filters: &'static str) -> Source {
     Source::Made { width: 160, height: 120, rate: "25", seconds: 4, filters }
 }
 
-/// 320 × 240 px of noise: some MB, so that bytes read mean something.
+/// 256 × 192 px of noise, 30 s: some MB, so that bytes read mean something.
 pub(crate) const NOISY: Source =
-    Source::Made { width: 320, height: 240, rate: "25", seconds: 16, filters: "noise=alls=24:allf=t" };
+    Source::Made { width: 256, height: 192, rate: "25", seconds: 30, filters: "noise=alls=24:allf=t" };
 
 impl Clip {
     /// The file, made at the first use.
@@ -139,7 +139,7 @@ pub(crate) const AVI: Clip = clip("mpeg4_avi", "avi", SMALL, "-c:v mpeg4 -g 25 -
 
 /// Some MB of H.264, index at the end.
 pub(crate) const NOISY_END: Clip =
-    clip("noisy_end", "mp4", NOISY, "-c:v libx264 -preset ultrafast -crf 23 -g 50 -pix_fmt yuv420p");
+    clip("noisy_end", "mp4", NOISY, "-c:v libx264 -preset ultrafast -crf 23 -g 25 -pix_fmt yuv420p");
 
 /// The same, index in front.
 pub(crate) const NOISY_FRONT: Clip =
@@ -164,4 +164,4 @@ pub(crate) const NOISY_LIVE_MKV: Clip =
 pub(crate) const NOISY_TS: Clip = clip("noisy_ts", "ts", Source::Clip(&NOISY_END, ""), "-c copy");
 
 /// Some MB of MPEG-4 in AVI.
-pub(crate) const NOISY_AVI: Clip = clip("noisy_avi", "avi", NOISY, "-c:v mpeg4 -g 50 -q:v 5 -bf 0");
+pub(crate) const NOISY_AVI: Clip = clip("noisy_avi", "avi", NOISY, "-c:v mpeg4 -g 25 -q:v 5 -bf 0");

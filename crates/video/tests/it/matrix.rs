@@ -6,8 +6,8 @@
 use crate::{
     clips::{AVI, Clip, H264_FRONT, H264_TS, SMALL, Source, clip, small},
     damage::without_avi_index,
-    oracle::Oracle,
-    support::{open, within},
+    oracle::{Oracle, largest_difference, turned_by_ffmpeg},
+    support::{one, open, within},
     times::check_exact,
 };
 
@@ -124,10 +124,16 @@ fn wide_and_narrow_samples_are_stretched() {
 }
 
 #[test]
-fn rotation_turns_the_sides() {
-    let clip = clip("mp4_rotated_90", "mp4", FRONT, "-c copy -metadata:s:v:0 rotate=90");
-    let video = within(open("clip.mp4", clip.bytes())).unwrap();
-    assert_eq!((video.probe().width, video.probe().height, video.probe().rotation), (120, 160, 90));
+fn rotation_is_the_way_ffmpeg_turns() {
+    for (degrees, sides) in [("90", (120, 160)), ("180", (160, 120)), ("270", (120, 160))] {
+        let arguments = format!("-c copy -metadata:s:v:0 rotate={degrees}");
+        let clip = clip("rotation", "mp4", FRONT, arguments.leak());
+        let expected = turned_by_ffmpeg(&clip.path());
+        let frame = within(async { one(&open("clip.mp4", clip.bytes()).await.unwrap(), 0.0).await });
+        assert_eq!((frame.images[0].width, frame.images[0].height), sides);
+        let difference = largest_difference(&frame.images[0].data, &expected[..160 * 120 * 3]);
+        assert!(difference <= 2, "{degrees} degrees: {difference}");
+    }
 }
 
 // Matroska and WebM

@@ -12,6 +12,8 @@ pub(crate) struct Oracle {
     pub(crate) height: u32,
     /// Seconds per tick.
     pub(crate) tick: f64,
+    /// False where the container keeps no presentation times (AVI with B-frames): frame n is shown at n / rate then.
+    pub(crate) timed: bool,
     pub(crate) frames: Vec<OracleFrame>,
     rgb: Vec<u8>,
 }
@@ -31,23 +33,37 @@ impl Oracle {
     pub(crate) fn of(path: &Path) -> Self {
         let mut command = Command::new("ffprobe");
         command.args(["-v", "error", "-select_streams", "V:0", "-of", "json", "-show_entries"]);
-        command.arg("stream=time_base,width,height:frame=best_effort_timestamp,key_frame").arg(path);
+        command
+            .arg("stream=time_base,avg_frame_rate,width,height:frame=best_effort_timestamp,key_frame")
+            .arg(path);
         let report: Value = serde_json::from_slice(&run(command)).unwrap();
         let stream = &report["streams"][0];
         let side = |name: &str| u32::try_from(stream[name].as_u64().unwrap()).unwrap();
-        let (num, den) = stream["time_base"].as_str().unwrap().split_once('/').unwrap();
-        let tick = num.parse::<f64>().unwrap() / den.parse::<f64>().unwrap();
-        let ticks = |frame: &Value| frame["best_effort_timestamp"].as_i64().unwrap();
+        let ratio = |name: &str| {
+            let (num, den) = stream[name].as_str().unwrap().split_once('/').unwrap();
+            num.parse::<f64>().unwrap() / den.parse::<f64>().unwrap()
+        };
+        let (tick, rate) = (ratio("time_base"), ratio("avg_frame_rate"));
         let list = report["frames"].as_array().unwrap();
-        let frames: Vec<_> = list
-            .iter()
-            .map(|frame| OracleFrame {
-                stream_s: ticks(frame) as f64 * tick,
-                s: (ticks(frame) - ticks(&list[0])) as f64 * tick,
-                keyframe: frame["key_frame"] == 1,
-            })
-            .collect();
-        let oracle = Self { width: side("width"), height: side("height"), tick, frames, rgb: decode(path) };
+        let ticks: Vec<_> = list.iter().map(|frame| frame["best_effort_timestamp"].as_i64()).collect();
+        let timed = ticks.iter().all(Option::is_some);
+        let frames = list.iter().zip(&ticks).enumerate().map(|(n, (frame, ticks_of))| OracleFrame {
+            stream_s: ticks_of.unwrap_or_default() as f64 * tick,
+            s: match (ticks_of, ticks[0]) {
+                (Some(this), Some(first)) if timed => (this - first) as f64 * tick,
+                _ => n as f64 / rate,
+            },
+            keyframe: frame["key_frame"] == 1,
+        });
+        let frames = frames.collect();
+        let oracle = Self {
+            width: side("width"),
+            height: side("height"),
+            tick,
+            timed,
+            frames,
+            rgb: decode(path, true),
+        };
         oracle.check(path);
         oracle
     }
@@ -88,10 +104,18 @@ impl Oracle {
     }
 }
 
-fn decode(path: &Path) -> Vec<u8> {
+/// All frames of a file as its display matrix turns them: width and height are those of the oracle, or swapped.
+pub(crate) fn turned_by_ffmpeg(path: &Path) -> Vec<u8> {
+    decode(path, false)
+}
+
+fn decode(path: &Path, as_coded: bool) -> Vec<u8> {
     let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-nostdin", "-noautorotate", "-i"]).arg(path);
-    command.args(["-map", "0:V:0", "-fps_mode", "passthrough", "-sws_flags", "bicubic"]);
+    command.args(["-v", "error", "-nostdin"]);
+    if as_coded {
+        command.arg("-noautorotate");
+    }
+    command.arg("-i").arg(path).args(["-map", "0:V:0", "-fps_mode", "passthrough", "-sws_flags", "bicubic"]);
     command.args(["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]);
     run(command)
 }
