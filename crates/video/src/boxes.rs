@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::{VideoError, meter::Call, source::Source};
+use crate::{BLOCK_BYTES, VideoError, meter::Call, source::Source};
 
 /// An index larger than this is refused.
 const MOST_INDEX_BYTES: u64 = 512 << 20;
@@ -114,14 +114,10 @@ impl Mp4 {
 /// Reads the head of the box at `at`; none where there is no sound one.
 async fn head_at(source: &Source, call: &Call, at: u64) -> Result<Option<Head>, VideoError> {
     let rest = source.size() - at;
-    let ahead = if rest <= TAIL_BYTES { rest } else { 16 };
-    let pins = source.prefetch(&[at..at + 16], call).await;
-    // Known bytes are looked at as they are; unknown ones come with the whole tail.
-    let pins = match pins {
-        Ok(pins) if ahead <= 16 || pins.bytes(at..at + 16).len() >= 8 => pins,
-        Ok(_) => source.prefetch(&[at..at + ahead], call).await?,
-        Err(error) => return Err(error),
-    };
+    // A short tail is the index: it comes with its head.
+    let is_known = source.cache.get(source.key(), at / BLOCK_BYTES).is_some();
+    let ahead = if rest <= TAIL_BYTES && !is_known { rest } else { 16 };
+    let pins = source.prefetch(&[at..at + ahead], call).await?;
     Ok(head(&pins.bytes(at..at + 16), at, source.size()))
 }
 

@@ -57,7 +57,7 @@ struct Lru {
 
 impl BlockCache {
     /// Room of the default cache.
-    pub const DEFAULT_BYTES: usize = 48 << 20;
+    pub const DEFAULT_BYTES: usize = 32 << 20;
 
     /// A cache for at most `limit` bytes.
     pub fn new(limit: usize) -> Self {

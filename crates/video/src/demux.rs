@@ -210,6 +210,8 @@ fn dictionary(options: &DemuxOptions) -> Dictionary<'static> {
     if options.ignore_index {
         dictionary.set("fflags", "+ignidx");
     }
+    // Parameters come from the first decoded frame; what is read here serves the clock.
+    dictionary.set("probesize", "524288");
     // References to other files are never followed.
     dictionary.set("enable_drefs", "0");
     dictionary.set("protocol_whitelist", "");

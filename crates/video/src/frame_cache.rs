@@ -51,7 +51,7 @@ struct Lru {
 
 impl FrameCache {
     /// Room of the default cache.
-    pub const DEFAULT_BYTES: usize = 48 << 20;
+    pub const DEFAULT_BYTES: usize = 32 << 20;
 
     /// A cache for at most `limit` bytes of pixels.
     pub fn new(limit: usize) -> Self {

@@ -27,6 +27,8 @@ mod plan;
 mod probe;
 mod probing;
 mod reader;
+#[cfg(test)]
+mod reader_tests;
 mod record;
 mod restart;
 mod run;

@@ -49,7 +49,7 @@ impl Default for OpenOptions {
             frame_cache: Arc::new(FrameCache::new(FrameCache::DEFAULT_BYTES)),
             decode_threads: cores.min(8),
             requests: 16,
-            window_bytes: 48 << 20,
+            window_bytes: 32 << 20,
             record_bytes: 4 << 20,
         }
     }
