@@ -85,9 +85,7 @@ pub enum StoreError {
         committed: u32,
     },
     /// No such job.
-    #[error(
-        "no job {0:?}: give its UUID or its id as in the job file (`spectemp sql \"select job_id, id, batch from answers\"` lists answered ones)"
-    )]
+    #[error("no job {0:?}: give its UUID, or its id as in the job file")]
     NoJob(String),
     /// Several batches hold a job of that id.
     #[error("id {id:?} is ambiguous, give one of the UUIDs: {}", candidates.iter().map(|(job, batch)| format!("{job} (batch {batch})")).collect::<Vec<_>>().join(", "))]

@@ -70,18 +70,21 @@ impl fmt::Display for ObjectKey {
 #[derive(Clone, Debug)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    /// The same, every write synced to the disk.
+    durable: Arc<dyn ObjectStore>,
 }
 
 impl Objects {
     /// The objects under the local folder `dir`, which must exist.
     pub(crate) fn local(dir: &FilePath) -> Result<Self, StoreError> {
         let store = LocalFileSystem::new_with_prefix(dir).map_err(StoreError::object(dir.display()))?;
-        Ok(Self { store: Arc::new(store.with_fsync(true).with_automatic_cleanup(true)) })
+        let store = store.with_automatic_cleanup(true);
+        Ok(Self { durable: Arc::new(store.clone().with_fsync(true)), store: Arc::new(store) })
     }
 
     /// The objects in any store.
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+        Self { durable: Arc::clone(&store), store }
     }
 
     /// The store itself, for housekeeping.
@@ -89,12 +92,17 @@ impl Objects {
         &self.store
     }
 
-    /// Writes an object, whole or not at all.
+    /// Writes an object, whole or not at all. A trace is on the disk when this returns, because an answer's row will
+    /// point at it; a thumbnail may be lost in a power cut.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Object`].
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), StoreError> {
-        self.store.put(&key.path(), bytes.into()).await.map_err(StoreError::object(key))?;
+        let store = match key {
+            ObjectKey::Trace { .. } => &self.durable,
+            ObjectKey::Thumbnail { .. } => &self.store,
+        };
+        store.put(&key.path(), bytes.into()).await.map_err(StoreError::object(key))?;
         Ok(())
     }
 

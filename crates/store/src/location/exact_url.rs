@@ -23,6 +23,8 @@ use object_store::{
 };
 use url::Url;
 
+use super::place::decoded;
+
 /// One HTTP client for all hosts: it keeps its own connections.
 #[derive(Debug)]
 pub(super) struct HttpClients {
@@ -51,13 +53,16 @@ impl HttpClients {
         let _ = shown.set_password(None);
         shown.set_query(None);
         shown.set_fragment(None);
+        let authorization = basic_authorization(url);
         let mut exact = url.clone();
+        let _ = exact.set_username("");
+        let _ = exact.set_password(None);
         exact.set_fragment(None);
         let store = HttpBuilder::new()
             .with_url(&shown[..url::Position::BeforePath])
             .with_client_options(self.options.clone())
             .with_retry(self.retry.clone())
-            .with_http_connector(Connector(ExactUrl { client, url: exact.to_string() }))
+            .with_http_connector(Connector(ExactUrl { client, url: exact.to_string(), authorization }))
             .build()?;
         let path = Path::from_url_path(shown.path()).unwrap_or_else(|_| Path::from(shown.path()));
         Ok((Arc::new(store), path))
@@ -77,6 +82,8 @@ impl HttpConnector for Connector {
 struct ExactUrl {
     client: HttpClient,
     url: String,
+    /// From the URL's user and password.
+    authorization: Option<String>,
 }
 
 impl fmt::Debug for ExactUrl {
@@ -90,6 +97,9 @@ impl HttpService for ExactUrl {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         *request.uri_mut() =
             self.url.parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        if let Some(authorization) = self.authorization.as_ref().and_then(|text| text.parse().ok()) {
+            request.headers_mut().insert("authorization", authorization);
+        }
         if request.method().as_str() != "HEAD" {
             return self.client.execute(request).await;
         }
@@ -100,6 +110,31 @@ impl HttpService for ExactUrl {
         }
         self.client.execute(request).await.map(as_head)
     }
+}
+
+/// User and password of a URL as the header's text; the HTTP client itself ignores them.
+fn basic_authorization(url: &Url) -> Option<String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let part = |text: &str| decoded(text).unwrap_or_else(|| text.to_owned());
+    let plain = format!("{}:{}", part(url.username()), part(url.password().unwrap_or_default()));
+    Some(format!("Basic {}", base64(plain.as_bytes())))
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for letter in 0..4 {
+            let index = bits >> (18 - 6 * letter) & 63;
+            text.push(if letter <= group.len() { LETTERS[index as usize].into() } else { '=' });
+        }
+    }
+    text
 }
 
 /// The answer to a GET of one byte as the answer to a HEAD: the length is the whole object's, the body is empty.
@@ -123,4 +158,24 @@ fn as_head(response: HttpResponse) -> HttpResponse {
         parts.headers.remove("content-range");
     }
     HttpResponse::from_parts(parts, Bytes::new().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_and_password_become_a_header() {
+        // The examples of RFC 4648 and of RFC 7617.
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+        let header = |url: &str| basic_authorization(&Url::parse(url).unwrap());
+        assert_eq!(
+            header("https://Aladdin:open%20sesame@h/x").unwrap(),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+        assert_eq!(header("https://h/x"), None);
+    }
 }

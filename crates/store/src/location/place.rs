@@ -58,8 +58,7 @@ impl Place {
             if !path.starts_with('/') {
                 return Err(fail("a file URI has no host: write file:///folder/name"));
             }
-            let path =
-                PathBuf::from(decoded_path(path).ok_or_else(|| fail("its path does not decode to text"))?);
+            let path = PathBuf::from(decoded(path).ok_or_else(|| fail("its path does not decode to text"))?);
             return local(&path).map(Self::Local).map_err(|cause| fail(&cause.to_string()));
         }
         match Cloud::of(&scheme) {
@@ -68,13 +67,13 @@ impl Place {
                 if authority.is_empty() {
                     return Err(fail("it names no bucket"));
                 }
-                let key = decoded_path(&format!("/{key}"))
-                    .ok_or_else(|| fail("its key does not decode to text"))?;
-                Ok(Self::Bucket {
-                    cloud,
-                    authority: authority.to_owned(),
-                    key: key.trim_matches('/').to_owned(),
-                })
+                let key =
+                    decoded(&format!("/{key}")).ok_or_else(|| fail("its key does not decode to text"))?;
+                let key = key.trim_matches('/').to_owned();
+                if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+                    return Err(fail("a key cannot have empty, `.` or `..` parts"));
+                }
+                Ok(Self::Bucket { cloud, authority: authority.to_owned(), key })
             }
             None => Url::parse(text).map(Self::Http).map_err(|cause| fail(&cause.to_string())),
         }
@@ -141,8 +140,8 @@ fn without_parents(path: &Path) -> PathBuf {
     clean
 }
 
-/// The path of a URI with `%XX` decoded, where these are valid escapes; `#` and `?` are part of it.
-fn decoded_path(path: &str) -> Option<String> {
+/// A part of a URI with `%XX` decoded, where these are valid escapes.
+pub(super) fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -36,7 +36,10 @@ pub fn under(prefix: &VideoUri, video: &str) -> Result<VideoUri, LocationError> 
 pub fn within(prefix: &VideoUri, uri: &VideoUri) -> Result<(), LocationError> {
     let inside = !has_parent(uri.expose())
         && match (Place::of(prefix)?, Place::of(uri)?) {
-            (Place::Local(folder), Place::Local(path)) => resolved(&path).starts_with(resolved(&folder)),
+            (Place::Local(folder), Place::Local(path)) => {
+                let (folder, path) = (resolved(&folder), resolved(&path));
+                path != folder && path.starts_with(folder)
+            }
             (
                 Place::Bucket { cloud, authority, key: folder },
                 Place::Bucket { cloud: other_cloud, authority: other_authority, key },
@@ -58,7 +61,7 @@ pub fn within(prefix: &VideoUri, uri: &VideoUri) -> Result<(), LocationError> {
 pub fn join(prefix: &VideoUri, name: &str) -> Result<VideoUri, LocationError> {
     let bad = |part: &str| matches!(part, "" | "." | "..");
     let parts: Vec<&str> = name.split('/').filter(|part| *part != ".").collect();
-    if parts.iter().any(|part| bad(part)) || name.chars().any(char::is_control) {
+    if parts.is_empty() || parts.iter().any(|part| bad(part)) || name.chars().any(char::is_control) {
         return Err(outside(prefix, name));
     }
     let place = match Place::of(prefix)? {
@@ -165,6 +168,22 @@ mod tests {
                 "{prefix} {video}: {:?}",
                 under(&uri(prefix), video)
             );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_leaves_a_prefix(name in "(\\.|/|\\\\|%2e|%2F|a|~|#|\\?|s3://b/in|/in|://){0,8}") {
+            for prefix in ["s3://b/in", "/in", "https://h/in"] {
+                let Ok(uri) = under(&uri(prefix), &name) else { continue };
+                let path = match Place::of(&uri).unwrap() {
+                    Place::Local(path) => path.to_str().unwrap().to_owned(),
+                    Place::Bucket { authority, key, .. } => format!("/{}{key}", if authority == "b" { "" } else { "other/" }),
+                    Place::Http(url) => format!("{}{}", if url.host_str() == Some("h") { "" } else { "other" }, url.path()),
+                };
+                proptest::prop_assert!(path.starts_with("/in/"), "{prefix} {name:?} {path}");
+                proptest::prop_assert!(path.split('/').all(|part| part != ".." && part != "."), "{prefix} {name:?} {path}");
+            }
         }
     }
 

@@ -60,3 +60,43 @@ async fn an_answer_that_finds_no_space_fails_its_job() {
     assert_eq!(job.status, JobStatus::Failed);
     assert!(home.ledger().answer(claimed.job.id).await.unwrap().is_none());
 }
+
+/// A real full disk: `mount -t tmpfs -o size=4m tmpfs DIR`, then `SPECTEMP_SMALL_DISK=DIR cargo nextest run --run-ignored all`.
+#[tokio::test]
+#[ignore = "needs SPECTEMP_SMALL_DISK, an empty file system of about 4 MB"]
+async fn a_full_disk_still_takes_the_last_words() {
+    let disk = std::env::var("SPECTEMP_SMALL_DISK").unwrap();
+    let dir = std::path::Path::new(&disk).join("home");
+    let home = Home::open(&dir, false).await.unwrap();
+    home.ledger()
+        .submit("b", &[spec("q1", "/v/a.mp4"), spec("q2", "/v/a.mp4"), spec("q3", "/v/a.mp4")])
+        .await
+        .unwrap();
+    let mut claimed = claim(&home, "b", 3).await;
+    let mut no = 0;
+    let error = loop {
+        let mut large = round(no);
+        large.warnings = vec!["x".repeat(20_000)];
+        match home.ledger().checkpoint(&claimed[0].lease, &large).await {
+            Ok(()) => no += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    // The objects are on the same disk.
+    let last = claimed.pop().unwrap();
+    let mut large = trace(last.job.id, last.job.spec.clone(), vec![]);
+    large.answer.text = "x".repeat(2_000_000);
+    let error = home.finish(last.lease, &large).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    for claimed in claimed {
+        home.ledger().fail(claimed.lease, &error.to_string(), false).await.unwrap();
+    }
+    assert_eq!(home.ledger().counts(None).await.unwrap().failed, 3);
+    home.close().await;
+    let home = Home::open(&dir, false).await.unwrap();
+    assert_eq!(home.ledger().counts(None).await.unwrap().failed, 3);
+    let first = home.ledger().find_job("q1", None).await.unwrap();
+    assert_eq!(home.ledger().rounds(first.id).await.unwrap().len(), no as usize);
+    assert!(home.gc(&Default::default()).await.is_ok());
+}

@@ -7,13 +7,13 @@ use std::{
 };
 
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
-use spectemp_store::{LocationOptions, Locations};
+use spectemp_store::{ExportJob, LocationOptions, Locations, export, location};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 
-use crate::common::uri;
+use crate::common::{claim, home, spec, trace, uri};
 
 /// What was asked, and what is there. Only a target that was put (or set) is found, query and all.
 #[derive(Clone, Default)]
@@ -184,8 +184,44 @@ async fn local_names_of_any_kind_are_found() {
         let location = locations.resolve(&uri(path.to_str().unwrap())).unwrap();
         let bytes = location.store.get(&location.path).await.unwrap().bytes().await.unwrap();
         assert_eq!(bytes.as_ref(), name.as_bytes());
-        let joined = spectemp_store::location::under(&uri(dir.path().to_str().unwrap()), name).unwrap();
+        let joined = location::under(&uri(dir.path().to_str().unwrap()), name).unwrap();
         let location = locations.resolve(&joined).unwrap();
         assert_eq!(location.store.head(&location.path).await.unwrap().size, name.len() as u64);
     }
+}
+
+/// A real S3 server, for example `moto_server -p 18015` with a bucket made by `curl -X PUT http://127.0.0.1:18015/results`;
+/// then `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` in the environment.
+#[tokio::test]
+#[ignore = "needs an S3 server in AWS_ENDPOINT_URL that has the bucket `results`"]
+async fn results_go_to_an_s3_server() {
+    let (_dir, home) = home().await;
+    // Long texts of which no two are alike: more than one part of a multipart upload.
+    let text = |n: u32| (0..600_u32).map(|k| blake3_hex(n * 1000 + k)).collect::<String>();
+    let specs: Vec<_> = (0..400).map(|n| spec(&format!("q{n}"), "/v/a.mp4")).collect();
+    home.ledger().submit("b", &specs).await.unwrap();
+    for (n, claimed) in claim(&home, "b", 400).await.into_iter().enumerate() {
+        let mut trace = trace(claimed.job.id, claimed.job.spec, vec![]);
+        trace.answer.text = text(n as u32);
+        home.finish(claimed.lease, &trace).await.unwrap();
+    }
+    let locations = Locations::default();
+    let results = uri("s3://results/run 1#");
+    let job = ExportJob { batch: "b", results: &results, bad_lines: &[] };
+    assert_eq!(export(home.ledger(), &locations, &job).await.unwrap().answers, 400);
+    for name in ["answers.jsonl", "answers.parquet"] {
+        let location = locations.resolve(&location::join(&results, name).unwrap()).unwrap();
+        let bytes = location.store.get(&location.path).await.unwrap().bytes().await.unwrap();
+        match name {
+            "answers.parquet" => assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1")),
+            _ => {
+                assert!(bytes.len() > 9 << 20, "more than one part");
+                assert_eq!(bytes.split(|byte| *byte == b'\n').count(), 401);
+            }
+        }
+    }
+}
+
+fn blake3_hex(n: u32) -> String {
+    blake3::hash(&n.to_le_bytes()).to_hex().to_string()
 }
