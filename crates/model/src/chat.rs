@@ -145,3 +145,52 @@ fn message(error: &Error) -> String {
     let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
     format!("{error}{line}")
 }
+
+#[cfg(test)]
+mod tests {
+    use spectemp_engine::Role;
+
+    use super::*;
+
+    fn render(template: &str, config: &str) -> Result<String, String> {
+        let config: Json = serde_json::from_str(config).unwrap();
+        let template = ChatTemplate::new(template.to_owned(), specials(&config)).map_err(|e| message(&e))?;
+        let messages = [
+            Message { role: Role::System, parts: vec![Part::Text(" be brief ".to_owned())] },
+            Message { role: Role::User, parts: vec![Part::Text("a:b".to_owned())] },
+        ];
+        template.render(&messages, |_, _| String::new()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn python_methods_of_published_templates_work() {
+        let template = "{%- set first = messages[0] -%}\
+            {{ first.content.strip() }}|{{ first['content'].lstrip() }}|{{ messages[1].content.split(':')[-1] }}|\
+            {{ messages[1].content.startswith('a') }}|{{ first.get('tool_calls') is none }}|{{ first.get('role') }}|\
+            {% for key, value in {'k': 1}.items() %}{{ key }}{{ value }}{% endfor %}|{{ '<x>'.strip('<>') }}|\
+            {{ 'a-b'.replace('-', '+').upper() }}|{{ eos_token }}";
+        let config = r#"{"eos_token":{"content":"<|im_end|>"},"bos_token":null}"#;
+        let rendered = render(template, config).unwrap();
+        assert_eq!(rendered, "be brief|be brief |b|True|True|system|k1|x|A+B|<|im_end|>");
+    }
+
+    #[test]
+    fn blocks_are_trimmed_as_jinja_does_and_loops_can_be_left() {
+        let template = "{% for m in messages %}\n    {% if loop.index == 2 %}\n{% break %}\n    {% endif %}\n{{ m.role }}\n{% endfor %}\n";
+        assert_eq!(render(template, "{}").unwrap(), "system\n");
+    }
+
+    #[test]
+    fn a_template_can_refuse() {
+        let error = render("{{ raise_exception('only one turn') }}", "{}").unwrap_err();
+        assert!(error.contains("only one turn"), "{error}");
+        assert!(render("{% for %}", "{}").is_err());
+    }
+
+    #[test]
+    fn named_templates_use_the_default_one() {
+        let json: Json =
+            serde_json::from_str(r#"[{"name":"rag","template":"r"},{"name":"default","template":"d"}]"#).unwrap();
+        assert_eq!(template_text(Some(&json)).as_deref(), Some("d"));
+    }
+}

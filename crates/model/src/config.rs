@@ -232,11 +232,10 @@ fn refuse_sliding(fields: &Fields<'_>, layers: usize) -> Result<(), ModelError> 
         };
     }
     let used = fields.get("use_sliding_window").and_then(Value::as_bool).unwrap_or(false);
-    let window = fields.size("sliding_window", Some(4096))?;
-    let from = fields.size("max_window_layers", Some(80))?;
+    let from = fields.get("max_window_layers").and_then(Value::as_u64).unwrap_or(80);
     let null = fields.value.get("sliding_window").is_some_and(Value::is_null);
-    if used && !null && from < layers {
-        return Err(refuse(format!("use_sliding_window (sliding_window {window} from layer {from} of {layers})")));
+    if used && !null && from < layers as u64 {
+        return Err(refuse(format!("use_sliding_window (from layer {from} of {layers})")));
     }
     Ok(())
 }

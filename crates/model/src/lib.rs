@@ -1,6 +1,6 @@
 //! Qwen2.5-VL in candle: from a Hugging Face checkpoint to answers, on the CPU or one GPU.
 //!
-//! [`QwenVlm`] is the model behind [`spectemp_engine::Vlm`]; [`ModelFiles`] says where a checkpoint is, and [`check`]
+//! [`QwenVlm`] is the model behind [`spectemp_engine::Vlm`]; [`ModelFiles`] says where a checkpoint is, [`hub`] fetches one, [`check`]
 //! compares one with golden files of the reference implementation. Inside, a stage per file: [`config`], [`weights`],
 //! [`processor`], [`vision`], [`rope`], [`text`], [`kv`], over the operations of [`kernels`].
 
@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod generate;
 mod golden;
+pub mod hub;
 pub mod kernels;
 pub mod kv;
 mod loader;

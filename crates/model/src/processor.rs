@@ -75,7 +75,7 @@ impl Processor {
     /// the vision config.
     pub fn open(files: &ModelFiles, vision: &VisionConfig) -> Result<Self, ModelError> {
         let raw = match files.read(FILE)? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| ModelError::broken(FILE, error))?,
+            Some(bytes) => parse(&bytes).map_err(|error| ModelError::broken(FILE, error))?,
             None => Raw::default(),
         };
         Self::new(&raw, vision)
@@ -173,6 +173,12 @@ impl Patches {
         let width = values.len() / count.max(1);
         Ok(Tensor::from_vec(values, (count, width), device)?)
     }
+}
+
+/// By way of a map, because a list too would fill the fields in their order.
+fn parse(bytes: &[u8]) -> serde_json::Result<Raw> {
+    let map: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
+    serde_json::from_value(map.into())
 }
 
 fn refuse_other_steps(raw: &Raw) -> Result<(), ModelError> {

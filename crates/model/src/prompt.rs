@@ -204,3 +204,138 @@ impl Marks {
         Some((before, number.parse().ok()?, after))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use spectemp_engine::Role;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::files::ModelFiles;
+    use crate::golden::Golden;
+    use crate::rope::PositionRule;
+
+    fn data(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    }
+
+    fn maker(folder: &std::path::Path) -> PromptMaker {
+        let files = ModelFiles::folder(folder);
+        let config = Config::parse(&files.require("config.json").unwrap()).unwrap();
+        PromptMaker {
+            template: ChatTemplate::open(&files).unwrap(),
+            tokenizer: Tokenizer::open(&files).unwrap(),
+            processor: Processor::open(&files, &config.vision).unwrap(),
+            image_token_id: config.image_token_id,
+            settings: PositionSettings { rule: PositionRule::Published, merge: 2, tokens_per_second: 2.0 },
+            patch: config.vision.patch_size,
+        }
+    }
+
+    fn image(width: u32, height: u32) -> Part {
+        Part::Image(RgbImage { width, height, data: vec![7; (width * height * 3) as usize].into() })
+    }
+
+    fn text(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+
+    fn user(parts: Vec<Part>) -> Message {
+        Message { role: Role::User, parts }
+    }
+
+    /// The default template, the tokenizer, the pads and the positions at once.
+    #[test]
+    fn prompts_of_the_golden_cases_are_theirs_token_by_token() {
+        let maker = maker(&data("untied/model"));
+        let said = "<think>the blue scene is in the second frame</think><segment>(12.5, 60.0)</segment>";
+        let small = || image(56, 56);
+        let cases = [
+            ("text_only", vec![user(vec![text("What digit flashes during the blue striped scene?")])]),
+            ("one_image", vec![user(vec![image(140, 112), text("Describe the image in detail.")])]),
+            (
+                "three_images",
+                vec![user(vec![
+                    text("first "),
+                    image(84, 56),
+                    text(" then "),
+                    image(196, 140),
+                    text("\nlast "),
+                    image(112, 28),
+                    text("What digit?"),
+                ])],
+            ),
+            (
+                "multiturn",
+                vec![
+                    user(vec![text("0: "), small(), text("1: "), small(), text("What digit flashes?")]),
+                    Message { role: Role::Assistant, parts: vec![text(said)] },
+                    user(vec![text("2: "), small(), text("3: "), small()]),
+                ],
+            ),
+        ];
+        for (case, messages) in cases {
+            let golden = Golden::open(&data(&format!("untied/{case}.safetensors"))).unwrap();
+            let prompt = maker.make(&messages).unwrap();
+            assert_eq!(Some(&prompt.ids), golden.ids("input_ids").unwrap().as_ref(), "{case}");
+            assert_eq!(Some(&prompt.positions), golden.positions("position_ids").unwrap().as_ref(), "{case}");
+            assert_eq!(prompt.keys.len(), prompt.ids.len());
+        }
+    }
+
+    #[test]
+    fn generated_parts_keep_their_ids() {
+        let maker = maker(&data("untied/model"));
+        // Ids that the tokenizer would never choose for this text.
+        let odd = vec![64, 64, 421, 65];
+        let said = Part::Generated { text: "aab \u{e000}g0\u{e001}".to_owned(), token_ids: odd.clone() };
+        let turn = |said: Part| {
+            maker
+                .make(&[
+                    user(vec![text("x")]),
+                    Message { role: Role::Assistant, parts: vec![said] },
+                    user(vec![text("\u{e000}g1\u{e001} \u{e000}gg")]),
+                ])
+                .unwrap()
+        };
+        let prompt = turn(said);
+        let at = prompt.ids.windows(odd.len()).position(|window| window == odd);
+        let before = maker.tokenizer.encode("<|im_start|>assistant\n").unwrap();
+        let at = at.expect("the ids are there");
+        assert_eq!(prompt.ids[at - before.len()..at], before[..]);
+        assert_eq!(maker.tokenizer.decode(&prompt.ids[at + odd.len()..][..1], false).unwrap(), "<|im_end|>");
+        // A pad that the model wrote is text, not an image.
+        assert!(prompt.images.is_empty());
+        let plain = turn(Part::Generated { text: "aab".to_owned(), token_ids: vec![] });
+        assert_eq!(plain.ids, turn(text("aab")).ids);
+    }
+
+    #[test]
+    fn images_without_pads_and_pads_without_images_are_refused() {
+        let maker = maker(&data("untied/model"));
+        let error = maker.make(&[user(vec![text("<|image_pad|>")])]).unwrap_err().to_string();
+        assert!(error.contains("more image pads"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            std::fs::copy(data("untied/model").join(file), folder.path().join(file)).unwrap();
+        }
+        let template = "{% for m in messages %}{{ m.role.upper() }}{% endfor %}";
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        let error = self::maker(folder.path()).make(&[user(vec![image(28, 28)])]).unwrap_err().to_string();
+        assert!(error.contains("left out an image"), "{error}");
+    }
+
+    #[test]
+    fn other_sizes_are_scaled_and_equal_images_have_equal_keys() {
+        let maker = maker(&data("untied/model"));
+        let prompt = maker.make(&[user(vec![image(100, 50), image(100, 50), image(84, 56)])]).unwrap();
+        let sizes: Vec<_> = prompt.images.iter().map(|image| (image.image.width, image.image.height)).collect();
+        assert_eq!(sizes[0], (112, 56));
+        let keys = |i: usize| &prompt.keys[prompt.images[i].at..][..prompt.images[i].tokens];
+        assert_eq!(keys(0), keys(1));
+        assert_ne!(keys(0)[0], keys(2)[0]);
+        assert!(keys(0).windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -92,3 +92,37 @@ impl<'a> Detokenizer<'a> {
         self.shown = self.window.len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_grows_by_whole_characters() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/untied/model");
+        let tokenizer = Tokenizer::open(&ModelFiles::folder(folder)).unwrap();
+        for text in ["déjà 日本語 🙂 done", "<think>x</think>", "🙂", "", "a\n\n  b"] {
+            let mut growing = Detokenizer::new(&tokenizer);
+            let mut last = 0;
+            for id in tokenizer.encode(text).unwrap() {
+                let length = growing.push(id).unwrap();
+                assert!(length >= last && text.is_char_boundary(length), "{text:?} at {length}");
+                last = length;
+            }
+            assert_eq!(last, text.len());
+            assert_eq!(growing.finish().unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn broken_characters_are_replaced_at_the_end() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/untied/model");
+        let tokenizer = Tokenizer::open(&ModelFiles::folder(folder)).unwrap();
+        let ids = tokenizer.encode("a🙂").unwrap();
+        let mut growing = Detokenizer::new(&tokenizer);
+        let lengths: Vec<usize> = ids[..ids.len() - 1].iter().map(|&id| growing.push(id).unwrap()).collect();
+        assert_eq!(lengths.last(), Some(&1));
+        let text = growing.finish().unwrap();
+        assert!(text.starts_with('a') && text.ends_with(char::REPLACEMENT_CHARACTER), "{text:?}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The model against golden files of the reference implementation, and against itself.
+
+mod broken;
+mod generation;
+mod golden;
+mod hub;
+mod network;
+mod processor;
+mod spellings;
+mod support;
+mod turns;
