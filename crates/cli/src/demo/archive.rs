@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -117,18 +118,14 @@ fn encode(video: &DemoVideo, path: &Path, bar: &ProgressBar, stop: &Cancellation
 }
 
 impl OnDisk {
-    /// The archive in a sentence.
+    /// What it holds: videos, hours, bytes.
     pub(super) fn in_words(&self) -> String {
         let seconds: u64 = self.videos.iter().map(|(video, _)| u64::from(video.seconds)).sum();
-        let length = duration(std::time::Duration::from_secs(seconds));
-        let made = match self.made {
-            0 => "all there already".to_owned(),
-            made => format!("{made} of them made now"),
-        };
-        let megabytes = self.bytes as f64 / 1e6;
+        let length = duration(Duration::from_secs(seconds));
         format!(
-            "archive: {}, {length}, {megabytes:.1} MB of H.264; {made}",
-            count(self.videos.len(), "video")
+            "{} of {length} in all, {:.1} MB of H.264",
+            count(self.videos.len(), "video"),
+            self.bytes as f64 / 1e6
         )
     }
 

@@ -74,7 +74,9 @@ fn run_name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     match text.chars().all(plain) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         true => Ok(text.to_owned()),
-        false => Err("a name has letters, digits, - _ and . only, and begins with a letter or digit".to_owned()),
+        false => {
+            Err("a name has letters, digits, - _ and . only, and begins with a letter or digit".to_owned())
+        }
     }
 }
 
@@ -88,7 +90,8 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Exi
     let started = Instant::now();
     let files = archive::make(plan, &home.cache_dir("demo")?, stop.soft.clone()).await?;
     let Some(files) = files else { return Ok(start::interrupted()) };
-    eprintln!("{} ({})", files.in_words(), words::duration(started.elapsed()));
+    let made = if files.made == 0 { "all there already".to_owned() } else { format!("{} made", files.made) };
+    eprintln!("archive: {} ({made} in {})", files.in_words(), words::duration(started.elapsed()));
 
     let asking = Asking {
         home: &home,

@@ -227,7 +227,7 @@ impl<'a> Outcome<'a> {
     fn summary(&self) -> String {
         format!(
             "In each scene of a synthetic video one digit flashes for one to two seconds; each question names a scene \
-             and asks for its digit. Run {}, {}. Every answer went the way of spectemp run: byte ranges of the files, \
+             and asks for its digit. Run {}: {}. Every answer went the way of spectemp run: byte ranges of the files, \
              rounds in the ledger, traces as objects.",
             self.name,
             self.files.in_words()

@@ -44,10 +44,19 @@ const OWN_ROWS: usize = 6;
 /// Otherwise they are told in so many groups.
 const GROUPS: usize = 3;
 
-/// The groups of the videos' lengths: each length by itself where they are few, else three of about the same size.
+/// The groups of the videos' lengths, and all of them together where there are several.
 pub(super) fn groups(mut seconds: Vec<u32>) -> Vec<Group> {
     seconds.sort_unstable();
     seconds.dedup();
+    let mut groups = by_length(&seconds);
+    if let ([first, _, ..], Some(last)) = (&seconds[..], seconds.last()) {
+        groups.push(Group { name: "all".to_owned(), seconds: *first..=*last });
+    }
+    groups
+}
+
+/// Each length by itself where they are few, else three groups of about the same size.
+fn by_length(seconds: &[u32]) -> Vec<Group> {
     if seconds.len() <= OWN_ROWS {
         return seconds.iter().map(|s| Group { name: format!("{s} s"), seconds: *s..=*s }).collect();
     }
@@ -121,8 +130,9 @@ mod tests {
     fn few_lengths_stand_for_themselves_and_many_are_grouped() {
         let names =
             |seconds: &[u32]| groups(seconds.to_vec()).into_iter().map(|g| g.name).collect::<Vec<_>>();
-        assert_eq!(names(&[300, 64, 300, 64]), ["64 s", "300 s"]);
-        assert_eq!(names(&[60, 70, 80, 90, 100, 110, 120, 130]), ["60–80 s", "90–110 s", "120–130 s"]);
+        assert_eq!(names(&[300, 64, 300, 64]), ["64 s", "300 s", "all"]);
+        assert_eq!(names(&[60, 70, 80, 90, 100, 110, 120, 130]), ["60–80 s", "90–110 s", "120–130 s", "all"]);
+        assert_eq!(names(&[64, 64]), ["64 s"]);
         assert!(names(&[]).is_empty());
     }
 
