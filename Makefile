@@ -11,7 +11,7 @@ setup:
 
 # The program, optimised, as users run it.
 build: setup
-	cargo build --release --locked -p spectemp-cli $(shell scripts/features.sh)
+	cargo build --release --locked -p spectemp-cli
 	@echo "built $(CARGO_TARGET_DIR)/release/spectemp"
 
 # Generates videos, asks questions about them and prints how well they were answered.
@@ -24,7 +24,7 @@ test: setup
 
 # Puts `spectemp` on the PATH (~/.cargo/bin).
 install: setup
-	cargo install --locked --path crates/cli $(shell scripts/features.sh)
+	cargo install --locked --path crates/cli
 
 fmt:
 	cargo fmt --all

@@ -22,36 +22,22 @@ need ffmpeg command -v ffmpeg
 need clang command -v clang
 need libclang-dev sh -c 'ls /usr/lib/llvm-*/lib/libclang.so /usr/lib/llvm-*/lib/libclang-*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep -q .'
 need gcc command -v cc
-need cmake command -v cmake
+need make command -v make
 
-optional=()
-pkg-config --exists openblas 2>/dev/null || optional+=(libopenblas-dev)
-
-if [ ${#missing[@]} -gt 0 ] || [ ${#optional[@]} -gt 0 ]; then
-  if command -v apt-get >/dev/null 2>&1; then
-    sudo=()
-    if [ "$(id -u)" != 0 ]; then
-      if command -v sudo >/dev/null 2>&1; then sudo=(sudo); else
-        [ ${#missing[@]} -eq 0 ] || { say "please install as root: apt-get install ${missing[*]}"; exit 1; }
-        optional=()
-      fi
-    fi
-    if [ ${#missing[@]} -gt 0 ] || [ ${#optional[@]} -gt 0 ]; then
-      say "installing ${missing[*]} ${optional[*]}"
-      "${sudo[@]}" apt-get update -qq || say "apt-get update failed, going on with the lists that are there"
-      if [ ${#missing[@]} -gt 0 ]; then
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
-          || { say "apt-get could not install: ${missing[*]}"; exit 1; }
-      fi
-      if [ ${#optional[@]} -gt 0 ]; then
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${optional[@]}" >/dev/null \
-          || say "without ${optional[*]} the CPU path is built on its own kernels (slower prefill)"
-      fi
-    fi
-  elif [ ${#missing[@]} -gt 0 ]; then
+if [ ${#missing[@]} -gt 0 ]; then
+  if ! command -v apt-get >/dev/null 2>&1; then
     say "this script knows apt-get only. Please install the equivalents of: ${missing[*]}"
     exit 1
   fi
+  sudo=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null 2>&1 || { say "please install as root: apt-get install ${missing[*]}"; exit 1; }
+    sudo=(sudo)
+  fi
+  say "installing ${missing[*]}"
+  "${sudo[@]}" apt-get update -qq || say "apt-get update failed, going on with the lists that are there"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
+    || { say "apt-get could not install: ${missing[*]}"; exit 1; }
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Runs the whole test suite: with cargo-nextest where it is installed, else with cargo's own runner.
 set -euo pipefail
-# shellcheck disable=SC2046
 if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --locked --workspace $(scripts/features.sh) "$@"
+  cargo nextest run --locked --workspace "$@"
 else
-  cargo test --locked --workspace $(scripts/features.sh) "$@"
+  cargo test --locked --workspace "$@"
 fi
