@@ -3,7 +3,9 @@
 //! A process that dies counts against the jobs it had running only where they committed no round since their
 //! claim. A job that was running at [`ALONE_AFTER`] such deaths in a row is suspected to bring the program down:
 //! from then on it runs after all others and alone, so that it cannot take others with it and no other death is
-//! blamed on it. At [`FAIL_AFTER`] deaths in a row it has failed.
+//! blamed on it. At [`FAIL_AFTER`] deaths in a row it has failed. That is many on purpose: a user who kills the program
+//! (or a machine that loses power) again and again within one slow round must not lose an answer by it, and a job that
+//! does bring the program down holds nobody up meanwhile, since it runs last.
 
 use spectemp_types::{JobId, Round, VideoUri};
 use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
@@ -17,9 +19,9 @@ use super::{
 use crate::StoreError;
 
 /// Deaths in a row after which a job runs alone.
-const ALONE_AFTER: u32 = 2;
-/// Deaths in a row (the last three of them alone) after which a job has failed.
-const FAIL_AFTER: u32 = 5;
+pub(super) const ALONE_AFTER: u32 = 2;
+/// Deaths in a row, all but the first two of them alone, after which a job has failed.
+pub(super) const FAIL_AFTER: u32 = 10;
 
 /// What to claim.
 #[derive(Clone, Copy, Debug)]

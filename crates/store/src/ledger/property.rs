@@ -11,7 +11,10 @@ use spectemp_types::{
     TimeSpan, Totals, TraceVideo, Verdict, VideoUri,
 };
 
-use super::{Claim, Counts, Finished, Lease, Submission};
+use super::{
+    Claim, Counts, Finished, Lease, Submission,
+    claim::{ALONE_AFTER, FAIL_AFTER},
+};
 use crate::{Home, ObjectKey, StoreError};
 
 const JOBS: usize = 6;
@@ -211,11 +214,11 @@ impl World {
         };
         let crashes = |job: &usize| self.jobs[*job].as_ref().unwrap().crashes;
         let running = with(JobStatus::Running);
-        if running.iter().any(|job| crashes(job) >= 2) {
+        if running.iter().any(|job| crashes(job) >= ALONE_AFTER) {
             return vec![];
         }
         let (alone, ready): (Vec<usize>, Vec<usize>) =
-            with(JobStatus::Queued).into_iter().partition(|job| crashes(job) >= 2);
+            with(JobStatus::Queued).into_iter().partition(|job| crashes(job) >= ALONE_AFTER);
         let of = |wanted: usize| {
             ready.iter().copied().filter(|job| video(*job) == wanted).take(limit).collect::<Vec<_>>()
         };
@@ -341,7 +344,7 @@ impl World {
             model.status = JobStatus::Queued;
             model.epoch += 1;
             model.crashes = if model.progressed { 0 } else { model.crashes + 1 };
-            if model.crashes >= 5 {
+            if model.crashes >= FAIL_AFTER {
                 model.status = JobStatus::Failed;
                 failed += 1;
             }
