@@ -140,7 +140,7 @@ impl Test {
             std::thread::sleep(Duration::from_millis(2));
         };
         if let Some(status) = status {
-            assert!(status.success(), "{}", std::fs::read_to_string(&log).unwrap());
+            assert!(status.success(), "{status}: {}", std::fs::read_to_string(&log).unwrap());
         }
         (status, Generations::of(&log))
     }
@@ -181,7 +181,7 @@ impl Test {
         let (mut kills, mut tokens, mut allowed) = (0, 0, reference.tokens());
         let mut before = BTreeMap::new();
         loop {
-            let limit = random.up_to(reference.took.mul_f64(0.25).max(Duration::from_millis(500)));
+            let limit = random.up_to(reference.took.mul_f64(0.4).max(Duration::from_secs(1)));
             let (status, generations) = self.run(results, Some(limit));
             let after = self.committed(results);
             for (round, row) in &before {

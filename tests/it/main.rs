@@ -1,4 +1,11 @@
 //! Whole-system tests of spectemp, one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests: a test ends where something is missing, and tells its figures"
+)]
 
 mod ask;
 mod imports;

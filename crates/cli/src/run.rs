@@ -89,12 +89,15 @@ struct Batch<'a> {
     name: &'a str,
     waiting: HashMap<JobId, JobSpec>,
     earlier: Tally,
+    /// Jobs that run at once.
+    concurrency: usize,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let file = read(&args, context)?;
+    let concurrency = context.config.number("concurrency", args.concurrency, 1)? as usize;
     let stop = start::stop_on_signals()?;
     if args.dry_run {
         let done = start::unless_stopped(&stop, dry_run::run(&args, file, context)).await;
@@ -114,7 +117,7 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
     let answering = if waiting.is_empty() {
         Ok((Tally::default(), Ended::Done))
     } else {
-        answer(&args, context, &home, Batch { name: &batch, waiting, earlier }, &stop).await
+        answer(&args, context, &home, Batch { name: &batch, waiting, earlier, concurrency }, &stop).await
     };
     // Whatever ended the run, the files say what the ledger says.
     let job = ExportJob { batch: &batch, results: &results, bad_lines: &bad };
@@ -212,8 +215,7 @@ async fn answer(
     let Some(models) = start::unless_stopped(stop, loading).await else {
         return Ok((Tally::default(), Ended::Interrupted));
     };
-    let concurrency = context.config.number("concurrency", args.concurrency, 1)? as usize;
-    let runner = start::runner(home, models?.into(), concurrency, args.allow_scan, context)?;
+    let runner = start::runner(home, models?.into(), batch.concurrency, args.allow_scan, context)?;
 
     let before = batch.earlier.answered + batch.earlier.failed;
     let (sender, events) = unbounded_channel();

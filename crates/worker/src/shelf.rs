@@ -6,16 +6,24 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use async_trait::async_trait;
 use spectemp_engine::{FrameBatch, FrameError, FrameRequest, FrameSource, VideoFacts};
 use spectemp_store::{Ledger, Locations, VideoRow};
-use spectemp_types::{TraceVideo, VideoUri};
+use spectemp_types::{IoFigures, TraceVideo, VideoUri};
 use spectemp_video::{OpenOptions, Video, VideoObject, VideoRecord};
 use tokio::sync::OnceCell;
 
 use crate::{error::JobError, runner::Options};
+
+/// What it cost to open a video.
+#[derive(Default)]
+struct Opening {
+    io: IoFigures,
+    fetch_ms: f64,
+}
 
 /// An open video.
 pub(crate) struct OpenVideo {
@@ -23,6 +31,8 @@ pub(crate) struct OpenVideo {
     uri: VideoUri,
     /// The record as the ledger has it.
     kept: Mutex<Vec<u8>>,
+    /// What opening cost, until the first request takes it on its account.
+    opening: Mutex<Opening>,
     /// One request at a time: jobs on one video begin with the same frames, and the second one to ask finds them in
     /// the cache instead of reading them beside the first. (Within a request decoding is parallel.)
     gate: tokio::sync::Mutex<()>,
@@ -51,7 +61,11 @@ impl FrameSource for OpenVideo {
 
     async fn frames(&self, request: FrameRequest) -> Result<FrameBatch, FrameError> {
         let _turn = self.gate.lock().await;
-        self.video.frames(request).await
+        let mut batch = self.video.frames(request).await?;
+        let opening = std::mem::take(&mut *lock(&self.opening));
+        batch.io += opening.io;
+        batch.fetch_ms += opening.fetch_ms;
+        Ok(batch)
     }
 }
 
@@ -98,8 +112,16 @@ impl Shelf {
         let row = self.ledger.video(uri).await?;
         // A record that this program cannot read costs reading the index again, nothing else.
         let known: Option<VideoRecord> = row.and_then(|row| serde_json::from_slice(&row.record).ok());
+        let started = Instant::now();
         let video = Video::open(object, self.open_options(uri), known).await?;
-        let open = OpenVideo { video, uri: uri.clone(), kept: Mutex::default(), gate: Default::default() };
+        let opening = Opening { io: video.io(), fetch_ms: started.elapsed().as_secs_f64() * 1000.0 };
+        let open = OpenVideo {
+            video,
+            uri: uri.clone(),
+            kept: Mutex::default(),
+            opening: Mutex::new(opening),
+            gate: Default::default(),
+        };
         self.keep_record(&open).await?;
         Ok(Arc::new(open))
     }
