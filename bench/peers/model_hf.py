@@ -27,6 +27,15 @@ MODEL = Qwen2_5_VLForConditionalGeneration.from_pretrained(
 CACHES = {}
 
 
+def clock():
+    return time.perf_counter(), time.process_time()
+
+
+def since(start):
+    now = clock()
+    return {"seconds": now[0] - start[0], "cpu_seconds": now[1] - start[1]}
+
+
 def token_ids(count):
     return torch.tensor([[(i * 7919 + 13) % 997 for i in range(count)]])
 
@@ -44,11 +53,11 @@ def vision(frames, side):
     rows = side // config.patch_size
     grid = torch.tensor([[1, rows, rows]] * frames)
     pixels = patches(frames * rows * rows, 3 * config.patch_size**2)
-    start = time.perf_counter()
+    start = clock()
     out = MODEL.model.visual(pixels, grid_thw=grid)
-    seconds = time.perf_counter() - start
+    used = since(start)
     out = getattr(out, "pooler_output", out)
-    return {"seconds": seconds, "values": out[-1].tolist()}
+    return {**used, "values": out[-1].tolist()}
 
 
 def run(ids, past=None):
@@ -57,26 +66,27 @@ def run(ids, past=None):
 
 def prefill(tokens):
     ids = token_ids(tokens)
-    start = time.perf_counter()
+    start = clock()
     out = run(ids)
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "values": out.logits[0, -1, ::101].tolist()}
+    used = since(start)
+    return {**used, "values": out.logits[0, -1, ::101].tolist()}
 
 
 def decode(tokens, context):
     if context not in CACHES:
         CACHES[context] = run(token_ids(context)).past_key_values
     past = CACHES[context]
-    past.crop(context)
+    if past.get_seq_length() > context:
+        past.crop(context - past.get_seq_length())
     token = torch.tensor([[7]])
     chosen = []
-    start = time.perf_counter()
+    start = clock()
     for _ in range(tokens):
         logits = run(token, past).logits[0, -1]
         token = logits.argmax().reshape(1, 1)
         chosen.append(int(token))
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "values": logits[::101].tolist(), "tokens": chosen}
+    used = since(start)
+    return {**used, "values": logits[::101].tolist(), "tokens": chosen}
 
 
 def answer(request):

@@ -91,15 +91,19 @@ pub struct Times {
     pub median_ms: f64,
     /// All, in order.
     pub all_ms: Vec<f64>,
+    /// The least time on all processors together: what remains comparable while other programs want the processors.
+    pub best_cpu_ms: f64,
 }
 
 impl Times {
-    fn new(seconds: &[f64], units: usize) -> Self {
-        let all_ms: Vec<f64> = seconds.iter().map(|seconds| seconds * 1e3 / units as f64).collect();
+    fn new(runs: &[Run], units: usize) -> Self {
+        let ms = |seconds: f64| seconds * 1e3 / units as f64;
+        let all_ms: Vec<f64> = runs.iter().map(|run| ms(run.seconds)).collect();
         let mut sorted = all_ms.clone();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        Self { best_ms: at(0), median_ms: at(sorted.len() / 2), all_ms }
+        let best_cpu_ms = runs.iter().map(|run| ms(run.cpu_seconds)).fold(f64::NAN, f64::min);
+        Self { best_ms: at(0), median_ms: at(sorted.len() / 2), all_ms, best_cpu_ms }
     }
 }
 
@@ -117,6 +121,21 @@ pub struct BenchRow {
     pub peer: Option<Comparison>,
 }
 
+impl BenchRow {
+    /// The figures in a line.
+    fn summary(&self) -> String {
+        let Self { size, work, ours, peer } = self;
+        let ours = format!("{size}: {work:?}: {:.2} ms (median {:.2})", ours.best_ms, ours.median_ms);
+        match peer {
+            None => ours,
+            Some(Comparison { times, ratio_best, ratio_median, ratio_cpu, .. }) => format!(
+                "{ours}, peer {:.2} ms ({:.2}), ratio {ratio_best:.2} ({ratio_median:.2}, of processor time {ratio_cpu:.2})",
+                times.best_ms, times.median_ms
+            ),
+        }
+    }
+}
+
 /// A peer's times and how its results compare.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
@@ -126,6 +145,8 @@ pub struct Comparison {
     pub ratio_best: f64,
     /// The same of the medians.
     pub ratio_median: f64,
+    /// The same of the processor times. A side that spins while it waits looks slower than it is.
+    pub ratio_cpu: f64,
     /// What the ratio should reach.
     pub reach: f64,
     /// max|a−b| / max|b| of what both computed.
@@ -154,6 +175,8 @@ pub struct BenchReport {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Run {
     seconds: f64,
+    /// Time on all processors together.
+    cpu_seconds: f64,
     /// Sampled results, to compare.
     values: Vec<f32>,
     /// Generated tokens.
@@ -187,8 +210,9 @@ pub fn run(options: &BenchOptions, progress: &mut dyn FnMut(&str)) -> Result<Ben
             report.peer = Some(peer.versions.clone());
         }
         for work in Work::ALL {
-            progress(&format!("{size}: {work:?}"));
-            report.rows.push(row(size, work, options.repeat, (&mut ours, peer.as_mut()))?);
+            let row = row(size, work, options.repeat, (&mut ours, peer.as_mut()))?;
+            progress(&row.summary());
+            report.rows.push(row);
         }
     }
     Ok(report)
@@ -200,24 +224,27 @@ fn row(
     repeat: u32,
     (ours, mut peer): (&mut Ours, Option<&mut Peer>),
 ) -> Result<BenchRow, ModelError> {
-    let (mut our_seconds, mut peer_seconds) = (Vec::new(), Vec::new());
-    let (mut our_run, mut peer_run) = (Run::default(), Run::default());
+    let (mut our_runs, mut peer_runs) = (Vec::new(), Vec::new());
+    // The first round warms up.
     for round in 0..=repeat {
-        our_run = ours.run(&work)?;
+        let our_run = ours.run(&work)?;
         if let Some(peer) = &mut peer {
-            peer_run = peer.run(&work)?;
+            let peer_run = peer.run(&work)?;
+            if round > 0 {
+                peer_runs.push(peer_run);
+            }
         }
         if round > 0 {
-            our_seconds.push(our_run.seconds);
-            peer_seconds.push(peer_run.seconds);
+            our_runs.push(our_run);
         }
     }
-    let ours = Times::new(&our_seconds, work.units());
-    let peer = peer.is_some().then(|| {
-        let times = Times::new(&peer_seconds, work.units());
+    let ours = Times::new(&our_runs, work.units());
+    let peer = our_runs.last().zip(peer_runs.last()).map(|(our_run, peer_run)| {
+        let times = Times::new(&peer_runs, work.units());
         Comparison {
             ratio_best: times.best_ms / ours.best_ms,
             ratio_median: times.median_ms / ours.median_ms,
+            ratio_cpu: times.best_cpu_ms / ours.best_cpu_ms,
             reach: work.reach(),
             difference: difference(&our_run.values, &peer_run.values),
             equal_tokens: matches!(work, Work::Decode { .. })

@@ -1,0 +1,156 @@
+//! `spectemp bench model`: vision, prefill and decode on the CPU with random weights, beside HF transformers with the same
+//! weights, inputs and threads.
+//!
+//! Wiring: [`ModelBench`] are the arguments, [`run`] does it. It blocks for minutes: call it from a blocking task.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use spectemp_model::bench::{self, BenchOptions, BenchReport, BenchRow, Size, Work};
+
+/// Measure the model on the CPU.
+///
+/// Writes a checkpoint of random weights per size once (0.3 and 2.6 GB) and keeps it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelBench {
+    /// Sizes of the language model: 60m, 500m.
+    #[arg(long, default_values_t = [Size::M60, Size::M500], value_delimiter = ',', value_name = "SIZE")]
+    sizes: Vec<Size>,
+    /// Threads of both sides; 0 means one per core.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+    /// Timed runs of each work, ours and the peer's in turns, after one that warms up.
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
+    /// Folder that keeps the checkpoints [default: spectemp/bench in the platform's cache folder].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Python with torch and transformers (bench/peers/requirements.txt); without it only spectemp is measured.
+    #[arg(long, env = "SPECTEMP_PEERS_PYTHON", value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// Write the figures as JSON [default: bench/results/model.json where that folder is].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the benchmark: the table on stdout, progress on stderr, the JSON file where one is wanted.
+pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
+    if arguments.python.is_none() {
+        eprintln!("no --python: HF transformers is not measured");
+    }
+    let options = BenchOptions {
+        sizes: arguments.sizes.clone(),
+        threads: arguments.threads,
+        repeat: arguments.repeat,
+        cache: arguments.cache.clone().map_or_else(default_cache, Ok)?,
+        python: arguments.python.clone(),
+    };
+    let figures = bench::run(&options, &mut |line| eprintln!("{line}"))?;
+    crate::output::print(&table(&figures.rows))?;
+    let results = Path::new("bench/results");
+    let default_out = || results.is_dir().then(|| results.join("model.json"));
+    if let Some(path) = arguments.out.clone().or_else(default_out) {
+        let text = serde_json::to_string_pretty(&Report::new(arguments, &figures))? + "\n";
+        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        eprintln!("figures in {}", path.display());
+    }
+    Ok(())
+}
+
+fn default_cache() -> anyhow::Result<PathBuf> {
+    let folders = directories::ProjectDirs::from("", "", "spectemp");
+    let folders = folders.context("this platform names no cache folder: give --cache")?;
+    Ok(folders.cache_dir().join("bench"))
+}
+
+fn table(rows: &[BenchRow]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        "size",
+        "work",
+        "ms",
+        "median",
+        "cpu ms",
+        "HF ms",
+        "median",
+        "cpu ms",
+        "HF/ours",
+        "median",
+        "cpu",
+        "reach",
+        "difference",
+    ]);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for row in rows {
+        table.add_row(cells(row));
+    }
+    table.to_string()
+}
+
+fn cells(row: &BenchRow) -> Vec<String> {
+    let work = match row.work {
+        Work::Vision { frames, side } => format!("{frames} frames of {side} px"),
+        Work::Prefill { tokens } => format!("prefill of {tokens} tokens"),
+        Work::Decode { tokens, context } => format!("a token, {tokens} after {context}"),
+    };
+    let times = |times: &bench::Times| {
+        [times.best_ms, times.median_ms, times.best_cpu_ms].map(|ms| format!("{ms:.1}"))
+    };
+    let mut cells = vec![row.size.to_string(), work];
+    cells.extend(times(&row.ours));
+    if let Some(peer) = &row.peer {
+        cells.extend(times(&peer.times));
+        cells.extend([peer.ratio_best, peer.ratio_median, peer.ratio_cpu].map(|ratio| format!("{ratio:.2}")));
+        cells.extend([format!("{:.1}", peer.reach), format!("{:.0e}", peer.difference)]);
+    }
+    cells
+}
+
+/// All figures, and where they come from.
+#[derive(Serialize)]
+struct Report<'a> {
+    unix_seconds: u64,
+    commit: Option<String>,
+    cpu: Option<String>,
+    cores: usize,
+    repeat: u32,
+    profile: &'static str,
+    #[serde(flatten)]
+    figures: &'a BenchReport,
+}
+
+impl<'a> Report<'a> {
+    fn new(arguments: &ModelBench, figures: &'a BenchReport) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            unix_seconds: now.map_or(0, |since| since.as_secs()),
+            commit: commit(),
+            cpu: cpu(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            repeat: arguments.repeat,
+            profile: if cfg!(debug_assertions) { "dev" } else { "release" },
+            figures,
+        }
+    }
+}
+
+/// The commit of the checkout that this runs in, with a mark where files differ from it.
+fn commit() -> Option<String> {
+    let output =
+        Command::new("git").args(["describe", "--always", "--abbrev=40", "--dirty"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
+fn cpu() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
