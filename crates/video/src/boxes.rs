@@ -2,9 +2,9 @@
 //! instead of buffer by buffer; whether the file is fragmented; where a cut-off file ends. What is found here decides
 //! what is fetched and how fragments are found, never what a frame is.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use crate::{BLOCK_BYTES, VideoError, meter::Call, source::Source};
+use crate::{BLOCK_BYTES, VideoError, fetch::Pins, meter::Call, source::Source};
 
 /// An index larger than this is refused.
 const MOST_INDEX_BYTES: u64 = 512 << 20;
@@ -14,9 +14,12 @@ const TAIL_BYTES: u64 = 8 << 20;
 const MOST_BOXES: usize = 10_000;
 
 /// What the top level says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Mp4 {
+    /// Whole, its head included.
     pub(crate) moov: Option<Range<u64>>,
+    /// Its blocks.
+    pub(crate) index: Arc<Pins>,
     pub(crate) first_moof: Option<u64>,
     pub(crate) fragmented: bool,
     /// The fragments, where an index at the front knows all of them.
@@ -69,6 +72,14 @@ pub(crate) async fn survey(source: &Source, call: &Call) -> Result<Option<Mp4>, 
 }
 
 impl Mp4 {
+    /// The body of the index.
+    pub(crate) fn moov_body(&self) -> Vec<u8> {
+        let Some(range) = &self.moov else { return Vec::new() };
+        let bytes = self.index.bytes(range.clone());
+        let body = head(&bytes, 0, bytes.len() as u64).map_or(0, |head| head.body as usize);
+        bytes.get(body..).unwrap_or_default().to_vec()
+    }
+
     async fn take_moov(
         &mut self,
         source: &Source,
@@ -90,6 +101,7 @@ impl Mp4 {
         let body = pins.bytes(head.body..range.end);
         self.fragmented |= children(&body).any(|(name, _)| name == *b"mvex");
         self.moov = Some(range);
+        self.index = Arc::new(pins);
         Ok(())
     }
 }

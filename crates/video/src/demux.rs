@@ -28,6 +28,10 @@ const MOST_DAMAGED: u32 = 1000;
 /// Where MPEG timestamps begin anew.
 const MPEG_CLOCK: i64 = 1 << 33;
 
+/// What may be opened. Playlists and scripts that name other files are not among it.
+const CONTAINERS: &str = "mov,mp4,m4a,matroska,webm,mpegts,avi,mpeg,flv,asf,ogg,ivf,gif,h264,hevc,m4v,mpegvideo,mjpeg,\
+                          wav,mp3,flac,aac,ac3";
+
 /// How a container is opened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DemuxOptions {
@@ -212,6 +216,7 @@ fn dictionary(options: &DemuxOptions) -> Dictionary<'static> {
     }
     // Parameters come from the first decoded frame; what is read here serves the clock.
     dictionary.set("probesize", "524288");
+    dictionary.set("format_whitelist", CONTAINERS);
     // References to other files are never followed.
     dictionary.set("enable_drefs", "0");
     dictionary.set("protocol_whitelist", "");

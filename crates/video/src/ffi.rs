@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) offset: u64,
     pub(crate) size: u32,
     pub(crate) key: bool,
+    /// An edit list hides it.
+    pub(crate) hidden: bool,
 }
 
 /// FFmpeg writes to stderr by itself; what it has to say comes back as an error, so it is told to be silent.
@@ -135,6 +137,7 @@ pub(crate) fn entry(input: &Input, stream: usize, index: usize) -> Option<Entry>
             offset: u64::try_from(row.pos).unwrap_or(u64::MAX),
             size: u32::try_from(row.size()).unwrap_or(0),
             key: row.flags() & ffi::AVINDEX_KEYFRAME != 0,
+            hidden: row.flags() & ffi::AVINDEX_DISCARD_FRAME != 0,
         })
     }
 }

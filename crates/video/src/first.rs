@@ -26,7 +26,7 @@ pub(crate) struct FirstFrame {
     pub(crate) packet_dts: Option<i64>,
     pub(crate) packet_at: Option<u64>,
     pub(crate) packet_bytes: u32,
-    /// Ticks from frame to frame, where the container does not tell a frame rate.
+    /// Ticks from frame to frame.
     pub(crate) step: Option<i64>,
 }
 
@@ -74,10 +74,12 @@ pub(crate) fn first_frame(demuxer: &mut Demuxer, call: &Arc<Call>) -> Result<Fir
     })
 }
 
-/// The median step between the first packets' times, where the container does not tell its frame rate.
+/// Ticks per frame: of the declared rate, else the median step between the first packets' times.
 fn step(demuxer: &mut Demuxer, mut times: Vec<i64>) -> Result<Option<i64>, VideoError> {
-    if demuxer.stream()?.avg_frame_rate().numerator() > 0 {
-        return Ok(None);
+    let (rate, tick) = (demuxer.stream()?.avg_frame_rate(), demuxer.tick()?);
+    if rate.numerator() > 0 && rate.denominator() > 0 {
+        let seconds = f64::from(rate.denominator()) / f64::from(rate.numerator());
+        return Ok(Some((seconds * f64::from(tick.1) / f64::from(tick.0)).round() as i64));
     }
     while times.len() < MORE_PACKETS {
         match demuxer.read()? {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A keyframe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keyframe {
     /// When it is shown, on the container's clock, in ticks of the stream. Where a container tells decoding times only,
     /// this is the decoding time plus the delay of the stream's first keyframe.
@@ -16,11 +16,53 @@ pub struct Keyframe {
     pub next_known: bool,
 }
 
-/// Keyframes in rising order of time.
+/// Keyframes in rising order of time. Written as columns of differences, which keeps a record small.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Columns", into = "Columns")]
 pub struct KeyframeIndex {
     /// The keyframes.
     pub keyframes: Vec<Keyframe>,
+}
+
+/// What is written: each value is the difference to the one before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Columns {
+    ticks: Vec<i64>,
+    offset: Vec<i64>,
+    size: Vec<u32>,
+    /// Numbers of the keyframes after which something is unknown.
+    gaps: Vec<usize>,
+}
+
+impl From<KeyframeIndex> for Columns {
+    fn from(index: KeyframeIndex) -> Self {
+        let offset = |number: usize| index.keyframes[number].offset.cast_signed();
+        let ticks = |number: usize| index.keyframes[number].ticks;
+        let numbers = || 0..index.keyframes.len();
+        let steps = |value: &dyn Fn(usize) -> i64| {
+            let before = |number: usize| number.checked_sub(1).map_or(0, value);
+            numbers().map(|number| value(number).wrapping_sub(before(number))).collect()
+        };
+        Self {
+            ticks: steps(&ticks),
+            offset: steps(&offset),
+            size: index.keyframes.iter().map(|keyframe| keyframe.size).collect(),
+            gaps: numbers().filter(|number| !index.keyframes[*number].next_known).collect(),
+        }
+    }
+}
+
+impl From<Columns> for KeyframeIndex {
+    fn from(columns: Columns) -> Self {
+        let (mut ticks, mut offset) = (0i64, 0i64);
+        let rows = columns.ticks.iter().zip(&columns.offset).zip(&columns.size).enumerate();
+        let keyframes = rows.map(|(number, ((step, stride), size))| {
+            (ticks, offset) = (ticks.wrapping_add(*step), offset.wrapping_add(*stride));
+            let next_known = columns.gaps.binary_search(&number).is_err();
+            Keyframe { ticks, offset: offset.cast_unsigned(), size: *size, next_known }
+        });
+        Self { keyframes: keyframes.collect() }
+    }
 }
 
 impl KeyframeIndex {
@@ -78,6 +120,14 @@ mod tests {
         assert_eq!(index.nearest(15), Some(0));
         assert_eq!(index.nearest(16), Some(1));
         assert_eq!(KeyframeIndex::default().at_or_before(1), None);
+    }
+
+    #[test]
+    fn an_index_is_written_as_differences_and_comes_back() {
+        let index = index(&[-5, 10, 30]);
+        let text = serde_json::to_string(&index).unwrap();
+        assert!(text.starts_with(r#"{"ticks":[-5,15,20],"#), "{text}");
+        assert_eq!(serde_json::from_str::<KeyframeIndex>(&text).unwrap(), index);
     }
 
     #[test]

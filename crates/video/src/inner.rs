@@ -77,7 +77,7 @@ impl Clock {
 
     /// Ticks in a span of seconds.
     pub(crate) fn span(&self, seconds: f64) -> i64 {
-        (seconds * f64::from(self.tick_den) / f64::from(self.tick_num)).floor() as i64
+        (seconds * f64::from(self.tick_den) / f64::from(self.tick_num) + 1e-6).floor() as i64
     }
 }
 
@@ -175,6 +175,12 @@ impl Inner {
             (layout, Start::At(offset)) => enter(demuxer, layout, offset, (&self.demux, call, pins)),
             (layout, _) => enter(demuxer, layout, 0, (&self.demux, call, pins)),
         }
+    }
+
+    /// Ticks from frame to frame, on average; at least one.
+    pub(crate) fn frame_ticks(&self) -> i64 {
+        let seconds = self.probe.fps.filter(|fps| *fps > 0.0).map_or(0.0, |fps| 1.0 / fps);
+        ((seconds * f64::from(self.clock.tick_den) / f64::from(self.clock.tick_num)).round() as i64).max(1)
     }
 
     pub(crate) fn remember(&self, asked: Asked, found: Found) {

@@ -4,6 +4,7 @@ pub mod encode;
 
 mod boxes;
 mod cache;
+mod composition;
 mod convert;
 mod decode;
 mod demux;

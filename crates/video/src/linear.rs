@@ -30,11 +30,11 @@ impl Inner {
     ) -> Result<Report, VideoError> {
         let options = DemuxOptions { patch: None, ..self.demux.clone() };
         let mut demuxer = Demuxer::open(&self.source, call, &options)?;
-        if self.options.allow_scan {
-            call.scanned();
-        } else {
+        if !self.options.allow_scan {
             demuxer.control().set_fetch_limit(Some(call.bytes().saturating_add(FREE_BYTES)));
         }
+        // A pass that goes past what is free is a scan, whether it comes to the end or not.
+        let begun = call.bytes();
         let _running = call.decoding.start();
         let mut progress = Progress::new(self, call, images);
         let mut pass = Pass { gate: Gate::new(targets, i64::MIN), group: Vec::new(), decoder: None };
@@ -43,11 +43,15 @@ impl Inner {
             match demuxer.read().map_err(|error| self.scan_error(error))? {
                 Some(packet) => pass.take(packet, &demuxer, &mut progress)?,
                 None => {
+                    call.scanned();
                     progress.ended = true;
                     pass.end(&demuxer, &mut progress)?;
                     break;
                 }
             }
+        }
+        if call.bytes().saturating_sub(begun) > FREE_BYTES {
+            call.scanned();
         }
         progress.finish(pass.gate)
     }

@@ -16,7 +16,6 @@ use crate::{
     convert::Display,
     demux::{DemuxOptions, Demuxer},
     ebml::{self, Matroska},
-    fetch::Pins,
     first::{FirstFrame, first_frame},
     inner::{Clock, Inner, Lanes, Layout},
     meter::Call,
@@ -143,13 +142,17 @@ fn inspect(
 ) -> Result<Inner, VideoError> {
     let fragmented = survey.mp4.as_ref().is_some_and(|mp4| mp4.fragmented);
     let mut demux = DemuxOptions { ignore_index: fragmented, ..DemuxOptions::default() };
-    let mut demuxer = Demuxer::open(&source, call, &demux).map_err(|error| explained(error, survey))?;
+    let surveyed = survey.mp4.as_ref().map_or_else(Arc::default, |mp4| Arc::clone(&mp4.index));
+    let mut demuxer = Demuxer::open(&source, call, &DemuxOptions { pins: surveyed, ..demux.clone() })
+        .map_err(|error| explained(error, survey))?;
+    // An AVI without an index gets rows for what is read of it: only those of the header count.
+    let has_table = demuxer.entry_count() > 0;
     if needs_info(&demuxer.container()) {
         demux.find_info = true;
         demuxer.find_info()?;
     }
-    demux.header = Arc::new(kept(&source, &demuxer));
-    let layout = layout(&demuxer, survey);
+    demux.header = Arc::new(demuxer.control().noted_blocks());
+    let layout = layout(&demuxer, survey, has_table);
     let first = first_frame(&mut demuxer, call)?;
     let tick = demuxer.tick()?;
     let delay = match (first.packet_pts, first.packet_dts) {
@@ -168,7 +171,7 @@ fn inspect(
         demuxer.set_wrap(demux.wrap_from);
     }
     let index = index(&demuxer, layout, survey, &first, &clock);
-    clock.end = probing::end(&mut demuxer, (layout, &demux), &clock, &index, (&first, call))?;
+    clock.end = probing::end(&mut demuxer, (layout, &demux), &clock, &index, (&first, survey, call))?;
     let display = probing::display(&demuxer, &first)?;
     let kind = index_kind(layout, &index);
     let probe = probing::probe(&demuxer, &first, &clock, display, &source, (layout, kind, &index))?;
@@ -194,18 +197,7 @@ fn explained(error: VideoError, survey: &Survey) -> VideoError {
     }
 }
 
-/// The blocks that the demuxer read while it opened.
-fn kept(source: &Source, demuxer: &Demuxer) -> Pins {
-    let mut pins = Pins::default();
-    for block in demuxer.control().noted_blocks() {
-        if let Some(bytes) = source.cache.get(source.key(), block) {
-            pins.insert(block, bytes);
-        }
-    }
-    pins
-}
-
-fn layout(demuxer: &Demuxer, survey: &Survey) -> Layout {
+fn layout(demuxer: &Demuxer, survey: &Survey, has_table: bool) -> Layout {
     let container = demuxer.container();
     if let Some(mp4) = &survey.mp4
         && let (true, Some(first)) = (mp4.fragmented, mp4.first_moof)
@@ -218,7 +210,7 @@ fn layout(demuxer: &Demuxer, survey: &Survey) -> Layout {
     if container == "mpegts" || container == "mpeg" {
         return Layout::Stream;
     }
-    if demuxer.entry_count() > 0 { Layout::Samples } else { Layout::Linear }
+    if has_table { Layout::Samples } else { Layout::Linear }
 }
 
 fn index(

@@ -6,12 +6,14 @@ use ffmpeg_next::{color, format};
 
 use crate::{
     Colour, IndexKind, KeyframeIndex, Probe, Ratio, VideoError,
+    composition::track_end,
     convert::Display,
     demux::{DemuxOptions, Demuxer},
     ffi,
     first::FirstFrame,
     inner::{Clock, Layout},
     meter::Call,
+    open::Survey,
     orient::Orientation,
     source::Source,
     tail,
@@ -40,27 +42,19 @@ pub(crate) fn end(
     (layout, options): (Layout, &DemuxOptions),
     clock: &Clock,
     index: &KeyframeIndex,
-    (first, call): (&FirstFrame, &Arc<Call>),
+    (first, survey, call): (&FirstFrame, &Survey, &Arc<Call>),
 ) -> Result<i64, VideoError> {
-    let (start_time, duration) = {
-        let stream = demuxer.stream()?;
-        (stream.start_time(), stream.duration())
-    };
     let last_known = index.keyframes.last().map_or(clock.start, |last| last.ticks).max(clock.start) + 1;
-    let known = |value: i64| value != i64::MIN && value > 0;
+    let whole =
+        ffi::container_duration(demuxer.input()).map(|microseconds| clock.span(microseconds as f64 * 1e-6));
     let declared = match layout {
-        // Fragments: what the header says is the header's own part.
-        Layout::Samples if known(duration) => {
-            let from = if start_time == i64::MIN { clock.start } else { start_time };
-            Some(from.saturating_add(duration))
-        }
+        Layout::Samples => samples_end(demuxer, clock, survey)?,
         // A file that lost its cues lost its end too.
-        Layout::Clusters { .. } if index.keyframes.len() > 1 => ffi::container_duration(demuxer.input())
-            .map(|microseconds| clock.span(microseconds as f64 * 1e-6)),
+        Layout::Clusters { .. } if index.keyframes.len() > 1 => track_duration(demuxer, clock)?.or(whole),
         Layout::Linear => {
-            let whole = ffi::container_duration(demuxer.input());
-            whole.map(|microseconds| clock.start.saturating_add(clock.span(microseconds as f64 * 1e-6)))
+            samples_end(demuxer, clock, survey)?.max(whole.map(|length| clock.start.saturating_add(length)))
         }
+        // Of fragments, the header tells the header's own part only.
         _ => None,
     };
     match declared.filter(|end| *end >= last_known) {
@@ -70,6 +64,39 @@ pub(crate) fn end(
             Ok(tail::last_end(demuxer, layout, options, (first, call))?.unwrap_or(last_known).max(last_known))
         }
     }
+}
+
+fn samples_end(demuxer: &Demuxer, clock: &Clock, survey: &Survey) -> Result<Option<i64>, VideoError> {
+    let stream = demuxer.stream()?;
+    let declared = Some(stream.duration()).filter(|length| *length > 0);
+    let Some(mp4) = &survey.mp4 else {
+        // AVI counts frames, whenever the first one is shown.
+        return Ok(declared.map(|length| clock.start.saturating_add(length)));
+    };
+    let start = Some(stream.start_time()).filter(|start| *start != i64::MIN).unwrap_or(clock.start);
+    let declared = declared.map(|length| start.saturating_add(length));
+    let last = demuxer.entry_count().checked_sub(1).and_then(|number| demuxer.entry(number));
+    let tables = u32::try_from(stream.id())
+        .ok()
+        .and_then(|track| track_end(&mp4.moov_body(), track))
+        .filter(|end| end.samples == demuxer.entry_count() as u64);
+    let shown = match (last, tables) {
+        (Some(last), Some(end)) if !last.hidden => {
+            Some(last.ticks.saturating_add(end.ahead + end.step.max(1)))
+        }
+        _ => None,
+    };
+    Ok(declared.max(shown))
+}
+
+/// Matroska's duration is that of the longest stream; FFmpeg and mkvmerge note each stream's own.
+fn track_duration(demuxer: &Demuxer, clock: &Clock) -> Result<Option<i64>, VideoError> {
+    let stream = demuxer.stream()?;
+    let seconds = stream.metadata().get("DURATION").and_then(|text| {
+        let mut parts = text.trim().splitn(3, ':').map(|part| part.parse::<f64>().ok());
+        Some(parts.next()?? * 3600.0 + parts.next()?? * 60.0 + parts.next()??)
+    });
+    Ok(seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0).map(|seconds| clock.span(seconds)))
 }
 
 /// Everything that `spectemp probe` prints.

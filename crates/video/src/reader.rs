@@ -6,7 +6,6 @@
 //! only a read that starts at a missing block fetches.
 
 use std::{
-    collections::BTreeSet,
     io::{self, Read, Seek, SeekFrom},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,7 +30,7 @@ struct State {
     pins: Arc<Pins>,
     header: Arc<Pins>,
     patch: Option<Patch>,
-    touched: Option<BTreeSet<u64>>,
+    noted: Option<Pins>,
     fetch_limit: Option<u64>,
     position: u64,
 }
@@ -51,7 +50,7 @@ impl Control {
             pins: Arc::default(),
             header: Arc::default(),
             patch: None,
-            touched: None,
+            noted: None,
             fetch_limit: None,
             position: 0,
         };
@@ -86,12 +85,12 @@ impl Control {
 
     /// From now on the blocks that are read are noted.
     pub(crate) fn note_blocks(&self) {
-        self.lock().touched = Some(BTreeSet::new());
+        self.lock().noted = Some(Pins::default());
     }
 
     /// The blocks read since [`Self::note_blocks`].
-    pub(crate) fn noted_blocks(&self) -> BTreeSet<u64> {
-        self.lock().touched.take().unwrap_or_default()
+    pub(crate) fn noted_blocks(&self) -> Pins {
+        self.lock().noted.take().unwrap_or_default()
     }
 
     /// The first error of the bytes since [`Self::begin`].
@@ -128,12 +127,14 @@ impl RangeReader {
     /// A block that is in memory.
     fn known(&self, block: u64) -> Option<Bytes> {
         let mut state = self.control.lock();
-        if let Some(touched) = &mut state.touched {
-            touched.insert(block);
-        }
         let pinned =
             state.pins.get(block).or_else(|| state.header.get(block)).or_else(|| self.local.get(block));
-        pinned.cloned().or_else(|| self.control.source.cache.get(self.control.source.key(), block))
+        let found =
+            pinned.cloned().or_else(|| self.control.source.cache.get(self.control.source.key(), block))?;
+        if let Some(noted) = &mut state.noted {
+            noted.insert(block, found.clone());
+        }
+        Some(found)
     }
 
     /// A block, fetched with some of those behind it where it is missing.
@@ -158,12 +159,16 @@ impl RangeReader {
         let range = block * BLOCK_BYTES..(block + self.ahead).saturating_mul(BLOCK_BYTES);
         self.local = source.runtime.block_on(source.prefetch(&[range], &call))?;
         self.next_miss = block + self.ahead;
-        self.local.get(block).cloned().ok_or_else(|| VideoError::Store {
+        let found = self.local.get(block).cloned().ok_or_else(|| VideoError::Store {
             uri: source.uri().to_owned(),
             at: block * BLOCK_BYTES,
             length: BLOCK_BYTES,
             cause: "the store sent fewer bytes than it said".to_owned(),
-        })
+        })?;
+        if let Some(noted) = &mut self.control.lock().noted {
+            noted.insert(block, found.clone());
+        }
+        Ok(found)
     }
 
     /// Bytes of a patch at the position.

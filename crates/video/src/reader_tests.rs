@@ -1,8 +1,9 @@
 //! The reader and the fetches behind it, over a store in memory.
 
 use std::{
+    collections::HashMap,
     io::{Read, Seek, SeekFrom},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
@@ -10,7 +11,7 @@ use spectemp_types::VideoUri;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BLOCK_BYTES, OpenOptions, VideoError, VideoObject,
+    BLOCK_BYTES, BlockCache, BlockTier, ObjectKey, OpenOptions, VideoError, VideoObject,
     meter::Call,
     open::blocking,
     reader::{Control, Patch, RangeReader},
@@ -111,7 +112,10 @@ async fn a_patch_stands_in_for_the_objects_bytes() {
         let mut reader = RangeReader::new(control);
         let mut read = Vec::new();
         reader.read_to_end(&mut read).unwrap();
-        assert_eq!(&read[49_998..50_007], [&bytes[49_998..50_000], b"patch", &bytes[50_005..50_007]].concat());
+        assert_eq!(
+            &read[49_998..50_007],
+            [&bytes[49_998..50_000], b"patch", &bytes[50_005..50_007]].concat()
+        );
         assert_eq!(read.len(), 100_000);
     })
     .await;
@@ -160,4 +164,48 @@ async fn a_limit_on_fetched_bytes_ends_reading() {
         assert!(matches!(control.take_error(), Some(VideoError::NeedsScan { .. })));
     })
     .await;
+}
+
+/// A tier that counts what it is asked.
+#[derive(Debug, Default)]
+struct Shelf {
+    blocks: Mutex<HashMap<(String, u64), bytes::Bytes>>,
+}
+
+impl BlockTier for Shelf {
+    fn get(&self, object: &ObjectKey, block: u64) -> Option<bytes::Bytes> {
+        self.blocks.lock().unwrap().get(&(object.as_str().to_owned(), block)).cloned()
+    }
+
+    fn put(&self, object: &ObjectKey, block: u64, bytes: bytes::Bytes) {
+        self.blocks.lock().unwrap().insert((object.as_str().to_owned(), block), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_second_tier_spares_requests_and_never_sees_a_signature() {
+    let (store, shelf) = (Arc::new(InMemory::new()), Arc::new(Shelf::default()));
+    store.put(&Path::from("v.mp4"), pattern(1_000_000).into()).await.unwrap();
+    for expected in [1, 0] {
+        let object = VideoObject {
+            store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            path: Path::from("v.mp4"),
+            uri: VideoUri::parse("https://host/v.mp4?signature=secret").unwrap(),
+        };
+        let cache = Arc::new(BlockCache::with_tier(1 << 20, Arc::clone(&shelf) as Arc<dyn BlockTier>));
+        let options = OpenOptions { cache, ..OpenOptions::default() };
+        let opening = Call::new(CancellationToken::new());
+        let source = Source::open(object, &options, &opening, BLOCK_BYTES).await.unwrap();
+        let call = Call::new(CancellationToken::new());
+        source.prefetch(&[300_000..500_000], &call).await.unwrap();
+        assert_eq!(call.figures().requests, expected);
+        // Blocks are handed on by a thread of their own.
+        for _ in 0..100 {
+            if shelf.blocks.lock().unwrap().len() >= 13 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    assert!(shelf.blocks.lock().unwrap().keys().all(|(key, _)| !key.contains("secret")));
 }

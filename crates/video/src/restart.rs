@@ -18,6 +18,10 @@ use crate::{
     source::Source,
 };
 
+/// A box that covers less has no room for its own head; no fragment or cluster is that short.
+const LEAST_SKIP: u64 = 16;
+/// A place to enter is not looked for farther than this.
+const MOST_SEARCH_BYTES: u64 = 64 << 20;
 /// First and longest look for a place to enter.
 const LOOK_BYTES: u64 = 64 << 10;
 const MOST_LOOK_BYTES: u64 = 4 << 20;
@@ -34,10 +38,10 @@ pub(crate) fn enter(
             demuxer.control().begin(call, pins);
             return demuxer.seek(SeekTo::Byte(offset));
         }
-        Layout::Fragments { first } if offset > first => {
+        Layout::Fragments { first } if offset >= first + LEAST_SKIP => {
             Some(Patch { at: first, bytes: boxes::skip_to(first..offset).into() })
         }
-        Layout::Clusters { first } if offset > first => {
+        Layout::Clusters { first } if offset >= first + LEAST_SKIP => {
             Some(Patch { at: first, bytes: ebml::skip_to(first..offset).into() })
         }
         _ => None,
@@ -58,7 +62,8 @@ pub(crate) fn first_entry(
         return Ok((within.start < within.end).then_some(within.start));
     }
     let (mut at, mut look) = (within.start, LOOK_BYTES);
-    while at < within.end {
+    let upto = within.end.min(within.start.saturating_add(MOST_SEARCH_BYTES));
+    while at < upto {
         let window = at..(at + look).min(source.size());
         let pins = source.runtime.block_on(source.prefetch(std::slice::from_ref(&window), call))?;
         let bytes = pins.bytes(window.clone());

@@ -79,6 +79,8 @@ pub(crate) struct Progress<'a> {
     report: Report,
     /// The container has no more packets.
     pub(crate) ended: bool,
+    /// When the frame before was shown.
+    previous: Option<i64>,
 }
 
 impl Inner {
@@ -142,7 +144,7 @@ pub(crate) fn packet_time(packet: &Packet) -> Option<i64> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(inner: &'a Inner, call: &'a Arc<Call>, images: &'a Images) -> Self {
         let converter = Converter::new(inner.uri(), inner.display, images.scaler);
-        Self { inner, call, images, converter, report: Report::default(), ended: false }
+        Self { inner, call, images, converter, report: Report::default(), ended: false, previous: None }
     }
 
     /// No more frames.
@@ -226,7 +228,10 @@ impl<'a> Progress<'a> {
         while !gate.is_done()
             && let Some(frame) = decoder.receive(self.call)
         {
-            if let Some(time) = shown_at(&frame) {
+            // AVI tells decoding times only, and the frames that come out last are without one.
+            let follows = self.previous.map(|previous| previous.saturating_add(self.inner.frame_ticks()));
+            if let Some(time) = shown_at(&frame).or(follows) {
+                self.previous = Some(time);
                 gate.offer(time, frame, |target, at, frame| self.shoot(Some(target), at, frame))?;
             }
         }

@@ -50,7 +50,7 @@ fn last_packet(demuxer: &mut Demuxer, first: &FirstFrame) -> Result<Option<i64>,
     loop {
         match demuxer.read() {
             Ok(Some(packet)) => {
-                let length = if packet.duration() > 0 { packet.duration() } else { first.step.unwrap_or(0) };
+                let length = if packet.duration() > 0 { packet.duration() } else { first.step.unwrap_or(1) };
                 last = last.max(packet_time(&packet).map(|time| time + length));
             }
             Ok(None) => return Ok(last),
