@@ -81,7 +81,7 @@ impl Packed {
     /// `[rows][inputs]` becomes `[rows][outputs]`.
     #[expect(unsafe_code, reason = "the result is written by tiles")]
     pub(super) fn product(&self, threads: &Threads, x: &[f32]) -> Vec<f32> {
-        let rows = if self.inputs == 0 { 0 } else { x.len() / self.inputs };
+        let rows = x.len().checked_div(self.inputs).unwrap_or(0);
         // SAFETY: each function writes every row of every panel.
         unsafe {
             filled(rows * self.outputs, |out| {
