@@ -10,6 +10,7 @@ pub(crate) mod words;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fs::File,
     io::BufReader,
     path::PathBuf,
@@ -20,7 +21,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use spectemp_store::{BadLine, ExportJob, Home, Locations, Submission, export, location};
+use spectemp_store::{BadLine, ExportJob, ExportReport, Home, Locations, StoreError, Submission, location};
 use spectemp_types::{JobId, JobSpec, JobStatus, Strategy, VideoUri};
 use spectemp_worker::{Defaults, Ended, FileJob, JobFile, Others, Stop, Work};
 use tokio::sync::mpsc::unbounded_channel;
@@ -38,6 +39,8 @@ use words::{count, duration};
 const CHUNK: usize = 1000;
 /// Bad lines that are named on stderr; `errors.jsonl` holds all of them.
 const SHOWN: usize = 20;
+/// Results are written so often while jobs run, and at the end.
+const EXPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// Arguments of `spectemp run`.
 #[derive(Args)]
@@ -114,14 +117,20 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
 
     let Submitted { waiting, earlier, bad } = submitted;
     let left = waiting.len();
+    let locations = Locations::default();
+    let export = ExportJob { batch: &batch, results: &results, bad_lines: &bad };
+    let exporting = || spectemp_store::export(home.ledger(), &locations, &export);
     let answering = if waiting.is_empty() {
         Ok((Tally::default(), Ended::Done))
     } else {
-        answer(&args, context, &home, Batch { name: &batch, waiting, earlier, concurrency }, &stop).await
+        let work = Batch { name: &batch, waiting, earlier, concurrency };
+        tokio::select! {
+            answered = answer(&args, context, &home, work, &stop) => answered,
+            never = now_and_then(exporting) => match never {},
+        }
     };
     // Whatever ended the run, the files say what the ledger says.
-    let job = ExportJob { batch: &batch, results: &results, bad_lines: &bad };
-    let exported = export(home.ledger(), &Locations::default(), &job).await;
+    let exported = exporting().await;
     let (tally, ended) = answering?;
     exported.with_context(|| format!("results cannot be written to {results}"))?;
 
@@ -226,6 +235,23 @@ async fn answer(
     let ended = start::unless_stopped_hard(stop, runner.run(work, stop.clone(), sender)).await;
     let tally = follow.await?;
     Ok((tally, ended.unwrap_or(Ok(Ended::Interrupted))?))
+}
+
+/// Writes the results while jobs run, so that they can be read before the end: every half minute, and never so often
+/// that it costs more than a twentieth of the time.
+async fn now_and_then<F>(export: impl Fn() -> F) -> Infallible
+where
+    F: Future<Output = Result<ExportReport, StoreError>>,
+{
+    let mut pause = EXPORT_EVERY;
+    loop {
+        tokio::time::sleep(pause).await;
+        let started = Instant::now();
+        if let Err(error) = export().await {
+            tracing::warn!(error = %error, "results cannot be written for now");
+        }
+        pause = EXPORT_EVERY.max(started.elapsed() * 20);
+    }
 }
 
 fn summary(total: Tally, left: usize, bad: usize, took: Duration, results: &VideoUri) -> String {

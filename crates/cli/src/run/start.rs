@@ -1,6 +1,6 @@
 //! What `ask`, `run` and `demo` do before the first job: signals, home, runner.
 
-use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use spectemp_store::{Home, Locations};
