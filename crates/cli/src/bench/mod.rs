@@ -2,6 +2,7 @@
 //! `bench/results/*.json` with machine, commit and settings.
 
 mod frames;
+mod model;
 mod range_server;
 
 use std::process::ExitCode;
@@ -15,12 +16,15 @@ use crate::context::Context;
 pub(crate) enum BenchCommand {
     /// Frames of a long video over a range server with and without latency, beside PyAV, decord and torchcodec.
     Frames(frames::FramesBench),
+    /// Vision, prefill and decode on the CPU with random weights, beside HF transformers.
+    Model(model::ModelBench),
 }
 
 /// Runs `spectemp bench`.
 pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Frames(options) => frames::run(&options).await?,
+        BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)
 }
