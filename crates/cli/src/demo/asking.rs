@@ -78,7 +78,6 @@ impl Asking<'_> {
             let work = Work {
                 batch: self.batch(contender),
                 jobs: waiting.map(|((job, _), spec)| (*job, spec.video.clone())).collect(),
-                others: spectemp_worker::Others::Leave,
             };
             self.run(work, jobs.len()).await?;
         }

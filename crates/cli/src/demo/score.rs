@@ -148,15 +148,15 @@ mod tests {
 
     #[test]
     fn intervals_that_touch_are_not_apart() {
-        let cell = |length: &str, strategy: &str, right| {
+        let with = |length: &str, strategy: &str, right| {
             let (low, high) = wilson(right, 100);
-            DemoCell { low, high, right, ..super::cell(length, strategy, &[]) }
+            DemoCell { low, high, right, ..cell(length, strategy, &[]) }
         };
         let cells = [
-            cell("64 s", "spectemp", 99),
-            cell("64 s", "uniform", 50),
-            cell("300 s", "spectemp", 60),
-            cell("300 s", "uniform", 50),
+            with("64 s", "spectemp", 99),
+            with("64 s", "uniform", 50),
+            with("300 s", "spectemp", 60),
+            with("300 s", "uniform", 50),
         ];
         assert_eq!(apart(&cells, "spectemp"), ["64 s"]);
     }
