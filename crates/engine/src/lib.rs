@@ -15,6 +15,7 @@ mod numbers;
 mod parse;
 mod pixels;
 pub mod prompt;
+mod resample;
 mod sampling;
 mod session;
 mod strategy;

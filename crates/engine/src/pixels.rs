@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-use fast_image_resize::{
-    FilterType, ResizeAlg, ResizeOptions, Resizer,
-    images::{TypedImage, TypedImageRef},
-    pixels::U8x3,
-};
+use crate::resample::bicubic;
 
 /// 8 bit RGB, rows from the top, no padding: `data.len() == width * height * 3`.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,8 +72,8 @@ pub fn smart_resize(width: u32, height: u32, budget: PixelBudget) -> Result<(u32
         return Err(PixelError::Aspect { width, height });
     }
     // Python's round is half to even.
-    let mut to_h = factor.max((h / factor).round_ties_even() * factor);
-    let mut to_w = factor.max((w / factor).round_ties_even() * factor);
+    let mut to_h = (h / factor).round_ties_even() * factor;
+    let mut to_w = (w / factor).round_ties_even() * factor;
     if to_h * to_w > f64::from(budget.max_pixels) {
         let beta = (h * w / f64::from(budget.max_pixels)).sqrt();
         to_h = factor.max((h / beta / factor).floor() * factor);
@@ -87,10 +83,11 @@ pub fn smart_resize(width: u32, height: u32, budget: PixelBudget) -> Result<(u32
         to_h = (h * beta / factor).ceil() * factor;
         to_w = (w * beta / factor).ceil() * factor;
     }
-    Ok((to_w as u32, to_h as u32))
+    // A side that was rounded to nothing makes the product fall below any budget; only one of 0 lets it pass.
+    Ok((to_w.max(factor) as u32, to_h.max(factor) as u32))
 }
 
-/// Pillow's `Image.resize(size, BICUBIC)`: Catmull-Rom with antialiasing, in two 8 bit passes.
+/// Pillow's `Image.resize(size, BICUBIC)`: Catmull-Rom with antialiasing, in two 8 bit passes, bit for bit.
 ///
 /// # Errors
 /// [`PixelError::Size`] for an empty side or a buffer of the wrong length.
@@ -105,15 +102,10 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> Result<RgbIm
         to_width: width,
         to_height: height,
     };
-    if width == 0 || height == 0 || image.width == 0 || image.height == 0 {
+    let (from, to) = ((image.width as usize, image.height as usize), (width as usize, height as usize));
+    if [from.0, from.1, to.0, to.1].contains(&0) || image.data.len() != from.0 * from.1 * 3 {
         return Err(fail());
     }
-    // The typed call: the untyped one compiles the filters of every pixel type into this crate.
-    let source =
-        TypedImageRef::<U8x3>::from_buffer(image.width, image.height, &image.data).map_err(|_| fail())?;
-    let mut samples = vec![0; width as usize * height as usize * 3];
-    let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut samples).map_err(|_| fail())?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|_| fail())?;
+    let samples = bicubic(&image.data, from, to);
     Ok(RgbImage { width, height, data: samples.into() })
 }
