@@ -44,24 +44,27 @@ pub(crate) struct ChatTemplate {
 impl ChatTemplate {
     pub(crate) fn open(files: &ModelFiles) -> Result<Self, ModelError> {
         let config: Json = match files.read("tokenizer_config.json")? {
-            Some(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| ModelError::broken("tokenizer_config.json", error))?
-            }
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| ModelError::broken("tokenizer_config.json", error))?,
             None => Json::Null,
         };
-        let (file, source) = match (files.read_text("chat_template.jinja")?, files.read("chat_template.json")?) {
-            (Some(text), _) => ("chat_template.jinja", text),
-            (None, Some(bytes)) => {
-                let json: Json =
-                    serde_json::from_slice(&bytes).map_err(|error| ModelError::broken("chat_template.json", error))?;
-                let text = template_text(json.get(NAME));
-                ("chat_template.json", text.ok_or_else(|| ModelError::broken("chat_template.json", "has no chat_template"))?)
-            }
-            (None, None) => match template_text(config.get(NAME)) {
-                Some(text) => ("tokenizer_config.json", text),
-                None => ("the built-in chat template", DEFAULT.to_owned()),
-            },
-        };
+        let (file, source) =
+            match (files.read_text("chat_template.jinja")?, files.read("chat_template.json")?) {
+                (Some(text), _) => ("chat_template.jinja", text),
+                (None, Some(bytes)) => {
+                    let json: Json = serde_json::from_slice(&bytes)
+                        .map_err(|error| ModelError::broken("chat_template.json", error))?;
+                    let text = template_text(json.get(NAME));
+                    (
+                        "chat_template.json",
+                        text.ok_or_else(|| ModelError::broken("chat_template.json", "has no chat_template"))?,
+                    )
+                }
+                (None, None) => match template_text(config.get(NAME)) {
+                    Some(text) => ("tokenizer_config.json", text),
+                    None => ("the built-in chat template", DEFAULT.to_owned()),
+                },
+            };
         Self::new(source, specials(&config)).map_err(|error| ModelError::broken(file, message(&error)))
     }
 
@@ -97,7 +100,8 @@ fn template_text(value: Option<&Json>) -> Option<String> {
     match value? {
         Json::String(text) => Some(text.clone()),
         Json::Array(named) => {
-            let default = named.iter().find(|item| item.get("name").and_then(Json::as_str) == Some("default"));
+            let default =
+                named.iter().find(|item| item.get("name").and_then(Json::as_str) == Some("default"));
             default.or(named.first())?.get("template")?.as_str().map(str::to_owned)
         }
         _ => None,
@@ -190,7 +194,8 @@ mod tests {
     #[test]
     fn named_templates_use_the_default_one() {
         let json: Json =
-            serde_json::from_str(r#"[{"name":"rag","template":"r"},{"name":"default","template":"d"}]"#).unwrap();
+            serde_json::from_str(r#"[{"name":"rag","template":"r"},{"name":"default","template":"d"}]"#)
+                .unwrap();
         assert_eq!(template_text(Some(&json)).as_deref(), Some("d"));
     }
 }

@@ -76,11 +76,16 @@ pub struct StageReport {
 ///
 /// # Errors
 /// Where the checkpoint cannot be loaded. A golden file that cannot be used fails in the report.
-pub fn run(files: &ModelFiles, goldens: &[PathBuf], options: &CheckOptions) -> Result<CheckReport, ModelError> {
+pub fn run(
+    files: &ModelFiles,
+    goldens: &[PathBuf],
+    options: &CheckOptions,
+) -> Result<CheckReport, ModelError> {
     let config = Config::parse(&files.require("config.json")?)?;
     let device = options.load.device.open()?;
     let threads = Threads::new(options.load.threads.unwrap_or(0));
-    let network = Network::load(&config, &Weights::open(files)?, &device, options.load.dtype.into(), &threads)?;
+    let network =
+        Network::load(&config, &Weights::open(files)?, &device, options.load.dtype.into(), &threads)?;
     let files = goldens.iter().map(|path| check_file(&network, path, options.tolerance)).collect::<Vec<_>>();
     Ok(CheckReport { passed: files.iter().all(|file| file.passed), tolerance: options.tolerance, files })
 }
@@ -112,7 +117,10 @@ impl Check<'_> {
             let beside = path.with_file_name(format!("{case}.safetensors"));
             let stage = format!("positions {case}");
             let other = Golden::open(&beside);
-            match (other.and_then(|other| Ok((other.ids("input_ids")?, other))), golden.positions(&format!("{case}.position_ids"))?) {
+            match (
+                other.and_then(|other| Ok((other.ids("input_ids")?, other))),
+                golden.positions(&format!("{case}.position_ids"))?,
+            ) {
                 (Ok((Some(ids), other)), Some(wanted)) => self.positions(&stage, &other, &ids, &wanted)?,
                 _ => self.skip(&stage, format!("not run: no input_ids in {}", beside.display())),
             }
@@ -141,7 +149,13 @@ impl Check<'_> {
     }
 
     /// Passes where one of the two rules gives the file's positions.
-    fn positions(&mut self, stage: &str, golden: &Golden, ids: &[u32], wanted: &[Position]) -> Result<(), ModelError> {
+    fn positions(
+        &mut self,
+        stage: &str,
+        golden: &Golden,
+        ids: &[u32],
+        wanted: &[Position],
+    ) -> Result<(), ModelError> {
         let share = |rule| -> Result<f64, ModelError> {
             let own = self.own_positions(golden, ids, rule)?;
             Ok(differing(&own, wanted))
@@ -157,7 +171,12 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn own_positions(&self, golden: &Golden, ids: &[u32], rule: PositionRule) -> Result<Vec<Position>, ModelError> {
+    fn own_positions(
+        &self,
+        golden: &Golden,
+        ids: &[u32],
+        rule: PositionRule,
+    ) -> Result<Vec<Position>, ModelError> {
         let config = &self.network.config;
         let seconds = golden.floats("second_per_grid_ts")?.unwrap_or_default();
         let video = ids.contains(&config.video_token_id);
@@ -218,7 +237,10 @@ impl Check<'_> {
             return if pads.is_empty() {
                 Ok(text)
             } else {
-                Err(ModelError::Prompt(format!("{} image tokens, but neither pixels nor vision_embeds", pads.len())))
+                Err(ModelError::Prompt(format!(
+                    "{} image tokens, but neither pixels nor vision_embeds",
+                    pads.len()
+                )))
             };
         };
         if vision.dim(0)? != pads.len() {
@@ -245,7 +267,7 @@ impl Check<'_> {
         let rotary = text.rotary(positions)?;
         let layers = self.network.config.text.num_hidden_layers;
         let mut first = None;
-        let normed = text.forward_seen(x, &rotary, cache, Rows::All, |number, output| {
+        let normed = text.forward_seen(x, &rotary, cache, |number, output| {
             if number == 0 {
                 first = Some(output.clone());
             }
@@ -275,7 +297,8 @@ impl Check<'_> {
         let mut own = Vec::with_capacity(wanted.len());
         while own.len() < wanted.len() {
             let row: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-            let id = sample::argmax(&row).ok_or_else(|| ModelError::Prompt("logits are not finite".to_owned()))?;
+            let id =
+                sample::argmax(&row).ok_or_else(|| ModelError::Prompt("logits are not finite".to_owned()))?;
             own.push(id);
             let rotary = text.rotary(&[[next; 3]])?;
             next += 1;
@@ -300,12 +323,22 @@ impl Check<'_> {
         }
         let error = relative_error(&own, &wanted);
         let passed = error <= self.tolerance;
-        self.stages.push(StageReport { stage: stage.to_owned(), error: Some(error), passed, note: String::new() });
+        self.stages.push(StageReport {
+            stage: stage.to_owned(),
+            error: Some(error),
+            passed,
+            note: String::new(),
+        });
         Ok(())
     }
 
     fn exact(&mut self, stage: &str, share: f64, note: String) {
-        self.stages.push(StageReport { stage: stage.to_owned(), error: Some(share), passed: share == 0.0, note });
+        self.stages.push(StageReport {
+            stage: stage.to_owned(),
+            error: Some(share),
+            passed: share == 0.0,
+            note,
+        });
     }
 
     fn skip(&mut self, stage: &str, note: String) {

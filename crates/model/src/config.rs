@@ -130,7 +130,8 @@ impl Config {
             .ok_or_else(|| ModelError::broken(FILE, "vision_config is missing"))?;
         let text = parse_text(&text_fields)?;
         let vision = parse_vision(&vision_fields, &text)?;
-        let tied = |fields: &Fields<'_>| fields.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
+        let tied =
+            |fields: &Fields<'_>| fields.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
         Ok(Self {
             image_token_id: root.id("image_token_id", 151_655)?,
             video_token_id: root.id("video_token_id", 151_656)?,
@@ -187,10 +188,18 @@ fn parse_text(fields: &Fields<'_>) -> Result<TextConfig, ModelError> {
         max_position_embeddings: fields.size("max_position_embeddings", Some(32_768))?,
     };
     check_divides(&fields.name("num_attention_heads"), heads, "hidden_size", text.hidden_size)?;
-    check_divides(&fields.name("num_key_value_heads"), text.num_key_value_heads, "num_attention_heads", heads)?;
+    check_divides(
+        &fields.name("num_key_value_heads"),
+        text.num_key_value_heads,
+        "num_attention_heads",
+        heads,
+    )?;
     let head_dim = fields.size("head_dim", Some(text.head_dim()))?;
     if head_dim != text.head_dim() {
-        return Err(refuse(format!("{} {head_dim} other than hidden_size / num_attention_heads", fields.name("head_dim"))));
+        return Err(refuse(format!(
+            "{} {head_dim} other than hidden_size / num_attention_heads",
+            fields.name("head_dim")
+        )));
     }
     refuse_sliding(fields, text.num_hidden_layers)?;
     parse_text_rope(fields, text)
@@ -214,7 +223,7 @@ fn parse_text_rope(fields: &Fields<'_>, mut text: TextConfig) -> Result<TextConf
         }
     }
     let half = text.head_dim() / 2;
-    if text.head_dim() % 2 != 0 || section.iter().sum::<usize>() != half {
+    if !text.head_dim().is_multiple_of(2) || section.iter().sum::<usize>() != half {
         return Err(ModelError::broken(
             FILE,
             format!("mrope_section {section:?} must sum up to half a head ({} / 2)", text.head_dim()),
@@ -276,17 +285,23 @@ fn parse_vision(fields: &Fields<'_>, text: &TextConfig) -> Result<VisionConfig, 
     check_divides("vision_config.num_heads", vision.num_heads, "hidden_size", vision.hidden_size)?;
     check_divides("4 (two rotated axes)", 4, "the vision head's width", vision.head_dim())?;
     if vision.window_tokens() == 0 {
-        return Err(ModelError::broken(FILE, format!("vision_config.window_size {} holds no token", vision.window_size)));
+        return Err(ModelError::broken(
+            FILE,
+            format!("vision_config.window_size {} holds no token", vision.window_size),
+        ));
     }
     if vision.out_hidden_size != text.hidden_size {
         let (out, hidden) = (vision.out_hidden_size, text.hidden_size);
-        return Err(ModelError::broken(FILE, format!("vision_config.out_hidden_size {out} is not hidden_size {hidden}")));
+        return Err(ModelError::broken(
+            FILE,
+            format!("vision_config.out_hidden_size {out} is not hidden_size {hidden}"),
+        ));
     }
     Ok(vision)
 }
 
 fn check_divides(name: &str, divisor: usize, of: &str, value: usize) -> Result<(), ModelError> {
-    if value % divisor == 0 {
+    if value.is_multiple_of(divisor) {
         return Ok(());
     }
     Err(ModelError::broken(FILE, format!("{name} ({divisor}) must divide {of} ({value})")))
@@ -336,9 +351,11 @@ impl<'a> Fields<'a> {
 
     fn sizes(&self, field: &str) -> Result<Vec<usize>, ModelError> {
         let list = self.get(field).and_then(Value::as_array);
-        list.and_then(|list| list.iter().map(|item| item.as_u64().and_then(|n| usize::try_from(n).ok())).collect())
-            .filter(|list: &Vec<usize>| list.iter().all(|&n| n < 1 << 24))
-            .ok_or_else(|| self.wrong(field, "a list of whole numbers"))
+        list.and_then(|list| {
+            list.iter().map(|item| item.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
+        })
+        .filter(|list: &Vec<usize>| list.iter().all(|&n| n < 1 << 24))
+        .ok_or_else(|| self.wrong(field, "a list of whole numbers"))
     }
 
     fn number(&self, field: &str, default: f64) -> Result<f64, ModelError> {

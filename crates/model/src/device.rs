@@ -24,11 +24,11 @@ impl FromStr for DeviceChoice {
         match text {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(Self::Cuda)
-                .ok_or_else(|| ModelError::Device(format!("device {text:?} is unknown: use cpu, cuda or cuda:1"))),
+            _ => {
+                text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda).ok_or_else(
+                    || ModelError::Device(format!("device {text:?} is unknown: use cpu, cuda or cuda:1")),
+                )
+            }
         }
     }
 }
@@ -42,7 +42,8 @@ impl DeviceChoice {
                     let hint = "this build has no CUDA: use --device cpu, or build with --features cuda";
                     return Err(ModelError::Device(format!("device cuda:{number}: {hint}")));
                 }
-                Device::new_cuda(number).map_err(|error| ModelError::Device(format!("device cuda:{number}: {error}")))
+                Device::new_cuda(number)
+                    .map_err(|error| ModelError::Device(format!("device cuda:{number}: {error}")))
             }
         }
     }
@@ -104,7 +105,7 @@ impl Default for LoadOptions {
             device: DeviceChoice::Cpu,
             dtype: DTypeChoice::F32,
             threads: None,
-            prefix_cache_bytes: 1 << 30,
+            prefix_cache_bytes: 2 << 30,
             vision_cache_bytes: 512 << 20,
             prefill_chunk: 1024,
             position_rule: PositionRule::Published,

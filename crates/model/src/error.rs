@@ -69,7 +69,9 @@ pub enum ModelError {
     #[error("generation was cancelled")]
     Cancelled,
     /// The context does not fit.
-    #[error("prompt of {tokens} tokens and {max_new} new ones do not fit the model's {limit}: lower the frames or pixels")]
+    #[error(
+        "prompt of {tokens} tokens and {max_new} new ones do not fit the model's {limit}: lower the frames or pixels"
+    )]
     TooLong {
         /// Tokens of the prompt.
         tokens: usize,

@@ -76,7 +76,9 @@ impl ModelFiles {
     /// [`ModelError::Read`], [`ModelError::Broken`] where it is not UTF-8.
     pub fn read_text(&self, file: &str) -> Result<Option<String>, ModelError> {
         let bytes = self.read(file)?;
-        bytes.map(|bytes| String::from_utf8(bytes).map_err(|error| ModelError::broken(file, error))).transpose()
+        bytes
+            .map(|bytes| String::from_utf8(bytes).map_err(|error| ModelError::broken(file, error)))
+            .transpose()
     }
 
     /// A file that must be there.
@@ -84,7 +86,8 @@ impl ModelFiles {
     /// # Errors
     /// [`ModelError::Missing`], [`ModelError::Read`].
     pub fn require(&self, file: &str) -> Result<Vec<u8>, ModelError> {
-        self.read(file)?.ok_or_else(|| ModelError::Missing { model: self.name.clone(), file: file.to_owned() })
+        self.read(file)?
+            .ok_or_else(|| ModelError::Missing { model: self.name.clone(), file: file.to_owned() })
     }
 
     /// Opens a file for reading by position, none where it is absent.
@@ -128,7 +131,8 @@ impl Blob {
 
     /// Fills `buffer` from `offset` on.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ModelError> {
-        let short = || ModelError::Read { path: "embedded file".into(), source: ErrorKind::UnexpectedEof.into() };
+        let short =
+            || ModelError::Read { path: "embedded file".into(), source: ErrorKind::UnexpectedEof.into() };
         let memory = match self {
             Self::Static(bytes) => *bytes,
             Self::File { file, path, .. } => {

@@ -64,10 +64,12 @@ impl Generator {
         let mut run = Run { prompt, cache, generated: Vec::new(), next };
         let mut times = StageTimes::default();
         let result = self.work(&mut run, request, &mut times, stopped);
-        // Also what a cancelled call prefilled can be used by the next.
-        let mut keys = std::mem::take(&mut run.prompt.keys);
-        keys.extend(run.generated.iter().copied().map(text_key));
-        self.prefixes.put(keys, run.cache);
+        // Also what a cancelled call prefilled can be used by the next; a failed one may have left layers of unequal length.
+        if matches!(result, Ok(_) | Err(ModelError::Cancelled)) {
+            let mut keys = std::mem::take(&mut run.prompt.keys);
+            keys.extend(run.generated.iter().copied().map(text_key));
+            self.prefixes.put(keys, run.cache);
+        }
         let mut generation = result?;
         let ended = generation.finish == TurnFinish::EndOfTurn;
         counts.generated = generation.tokens.len() as u64 + u64::from(ended);
@@ -77,7 +79,8 @@ impl Generator {
     }
 
     fn check_length(&self, prompt: &Prompt, request: &Request) -> Result<(), ModelError> {
-        let (tokens, max_new, limit) = (prompt.ids.len(), request.max_new_tokens as usize, self.context_tokens);
+        let (tokens, max_new, limit) =
+            (prompt.ids.len(), request.max_new_tokens as usize, self.context_tokens);
         if tokens + max_new > limit {
             return Err(ModelError::TooLong { tokens, max_new, limit });
         }
@@ -107,12 +110,19 @@ impl Generator {
     }
 
     /// Embeddings of the images that are not in the cache, none for those that are.
-    fn encode_images(&mut self, run: &Run, stopped: &dyn Fn() -> bool) -> Result<Vec<Option<Tensor>>, ModelError> {
+    fn encode_images(
+        &mut self,
+        run: &Run,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Vec<Option<Tensor>>, ModelError> {
         let needed = |image: &PromptImage| image.at + image.tokens > run.cache.len();
         let images = &run.prompt.images;
-        let mut embeds: Vec<Option<Tensor>> =
-            images.iter().map(|image| if needed(image) { self.visions.get(&image.hash) } else { None }).collect();
-        let missing: Vec<usize> = (0..images.len()).filter(|&i| needed(&images[i]) && embeds[i].is_none()).collect();
+        let mut embeds: Vec<Option<Tensor>> = images
+            .iter()
+            .map(|image| if needed(image) { self.visions.get(&image.hash) } else { None })
+            .collect();
+        let missing: Vec<usize> =
+            (0..images.len()).filter(|&i| needed(&images[i]) && embeds[i].is_none()).collect();
         let mut rest = missing.as_slice();
         while !rest.is_empty() {
             stop_if(stopped)?;
@@ -183,7 +193,8 @@ impl Generator {
             if let Some(embedding) = embedding
                 && from < to
             {
-                let rows = embedding.narrow(0, from - image.at, to - from)?.contiguous()?.to_dtype(x.dtype())?;
+                let rows =
+                    embedding.narrow(0, from - image.at, to - from)?.contiguous()?.to_dtype(x.dtype())?;
                 // In place: `x` was made just now and has no other reader.
                 x.slice_set(&rows, 0, from - start)?;
             }

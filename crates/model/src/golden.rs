@@ -27,8 +27,12 @@ impl Golden {
 
     /// Prefixes of `NAME.position_ids`, in files that hold the positions of several others under another rule.
     pub(crate) fn position_cases(&self) -> Vec<String> {
-        let mut cases: Vec<String> =
-            self.file.names().filter_map(|name| name.strip_suffix(".position_ids")).map(str::to_owned).collect();
+        let mut cases: Vec<String> = self
+            .file
+            .names()
+            .filter_map(|name| name.strip_suffix(".position_ids"))
+            .map(str::to_owned)
+            .collect();
         cases.sort_unstable();
         cases
     }

@@ -41,7 +41,9 @@ impl FromStr for ModelSource {
         let Some(rest) = text.strip_prefix("hf://") else {
             return match text {
                 "" => Err(wrong("it is empty: name a folder or hf://owner/name")),
-                _ if text.contains("://") => Err(wrong("only folders and hf://owner/name[@revision] are understood here")),
+                _ if text.contains("://") => {
+                    Err(wrong("only folders and hf://owner/name[@revision] are understood here"))
+                }
                 _ => Ok(Self::Folder(text.into())),
             };
         };
@@ -53,7 +55,8 @@ impl FromStr for ModelSource {
             let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
         };
-        if !matches!(repository.split('/').collect::<Vec<_>>()[..], [owner, name] if plain(owner) && plain(name)) {
+        if !matches!(repository.split('/').collect::<Vec<_>>()[..], [owner, name] if plain(owner) && plain(name))
+        {
             return Err(wrong("hf:// takes owner/name, with an optional @revision"));
         }
         // A revision becomes a path in the cache.
@@ -85,7 +88,8 @@ impl HubOptions {
 
     fn endpoint(&self) -> String {
         let named = self.endpoint.clone().or_else(|| std::env::var("HF_ENDPOINT").ok());
-        let endpoint = named.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| HUGGING_FACE.to_owned());
+        let endpoint =
+            named.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| HUGGING_FACE.to_owned());
         endpoint.trim_end_matches('/').to_owned()
     }
 }
@@ -142,7 +146,9 @@ pub fn pull(
 ) -> Result<ModelFiles, ModelError> {
     match source {
         ModelSource::Folder(path) => folder(path),
-        ModelSource::Hub { repository, .. } if options.offline => Err(fail(repository, "a pull needs the network")),
+        ModelSource::Hub { repository, .. } if options.offline => {
+            Err(fail(repository, "a pull needs the network"))
+        }
         ModelSource::Hub { repository, revision } => {
             download(repo(repository, revision.as_deref()), repository, options, progress)
         }

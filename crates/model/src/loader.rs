@@ -27,12 +27,27 @@ impl Loader<'_> {
     }
 
     /// The layers of these names and output widths stacked into one; each has `name.weight` and, where `bias`, `name.bias`.
-    pub(crate) fn linear(&self, names: &[(String, usize)], inputs: usize, bias: bool) -> Result<Linear, ModelError> {
+    pub(crate) fn linear(
+        &self,
+        names: &[(String, usize)],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
         let mut tensors = Vec::with_capacity(names.len());
         for (name, outputs) in names {
-            let weight = self.weights.tensor(&format!("{name}.weight"), &[*outputs, inputs], self.dtype, self.device)?;
+            let weight = self.weights.tensor(
+                &format!("{name}.weight"),
+                &[*outputs, inputs],
+                self.dtype,
+                self.device,
+            )?;
             let bias = if bias {
-                Some(self.weights.tensor(&format!("{name}.bias"), &[*outputs], self.vector_dtype(), self.device)?)
+                Some(self.weights.tensor(
+                    &format!("{name}.bias"),
+                    &[*outputs],
+                    self.vector_dtype(),
+                    self.device,
+                )?)
             } else {
                 None
             };

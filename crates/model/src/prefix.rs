@@ -100,7 +100,8 @@ impl VisionCache {
             self.bytes -= tensor_bytes(&old);
         }
         while self.bytes > self.budget
-            && let Some(oldest) = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(hash, _)| *hash)
+            && let Some(oldest) =
+                self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(hash, _)| *hash)
             && let Some((_, old)) = self.entries.remove(&oldest)
         {
             self.bytes -= tensor_bytes(&old);

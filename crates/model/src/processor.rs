@@ -88,15 +88,22 @@ impl Processor {
             ("merge_size", raw.merge_size, vision.spatial_merge_size),
             ("temporal_patch_size", raw.temporal_patch_size, vision.temporal_patch_size),
         ];
-        if let Some((name, Some(got), wanted)) = same.into_iter().find(|(_, got, wanted)| got.is_some_and(|n| n != *wanted)) {
+        if let Some((name, Some(got), wanted)) =
+            same.into_iter().find(|(_, got, wanted)| got.is_some_and(|n| n != *wanted))
+        {
             return Err(ModelError::broken(FILE, format!("{name} {got} is not config.json's {wanted}")));
         }
         let size = raw.size.as_ref();
         let edge = |f: fn(&RawSize) -> Option<u32>| size.and_then(f);
-        let min_pixels = raw.min_pixels.or(edge(|s| s.shortest_edge)).or(edge(|s| s.min_pixels)).unwrap_or(MIN_PIXELS);
-        let max_pixels = raw.max_pixels.or(edge(|s| s.longest_edge)).or(edge(|s| s.max_pixels)).unwrap_or(MAX_PIXELS);
+        let min_pixels =
+            raw.min_pixels.or(edge(|s| s.shortest_edge)).or(edge(|s| s.min_pixels)).unwrap_or(MIN_PIXELS);
+        let max_pixels =
+            raw.max_pixels.or(edge(|s| s.longest_edge)).or(edge(|s| s.max_pixels)).unwrap_or(MAX_PIXELS);
         if min_pixels > max_pixels || max_pixels == 0 {
-            return Err(ModelError::broken(FILE, format!("min_pixels {min_pixels} and max_pixels {max_pixels}")));
+            return Err(ModelError::broken(
+                FILE,
+                format!("min_pixels {min_pixels} and max_pixels {max_pixels}"),
+            ));
         }
         let multiple = (vision.patch_size * vision.spatial_merge_size) as u32;
         let (mean, std) = (raw.image_mean.unwrap_or(CLIP_MEAN), raw.image_std.unwrap_or(CLIP_STD));
@@ -128,7 +135,9 @@ impl Processor {
         let (width, height) = (image.width as usize, image.height as usize);
         let side = self.patch * self.merge;
         if width == 0 || height == 0 || !width.is_multiple_of(side) || !height.is_multiple_of(side) {
-            return Err(ModelError::Prompt(format!("image of {width}x{height} px has sides that are no multiples of {side}")));
+            return Err(ModelError::Prompt(format!(
+                "image of {width}x{height} px has sides that are no multiples of {side}"
+            )));
         }
         if image.data.len() != width * height * 3 {
             let bytes = image.data.len();
@@ -182,7 +191,8 @@ fn parse(bytes: &[u8]) -> serde_json::Result<Raw> {
 }
 
 fn refuse_other_steps(raw: &Raw) -> Result<(), ModelError> {
-    let steps = [("do_resize", raw.do_resize), ("do_rescale", raw.do_rescale), ("do_normalize", raw.do_normalize)];
+    let steps =
+        [("do_resize", raw.do_resize), ("do_rescale", raw.do_rescale), ("do_normalize", raw.do_normalize)];
     if let Some((name, _)) = steps.into_iter().find(|(_, value)| *value == Some(false)) {
         return Err(ModelError::unsupported(FILE, format!("{name} false")));
     }

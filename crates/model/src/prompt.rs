@@ -61,11 +61,13 @@ impl PromptMaker {
             // Without ids there is only the text to go by.
             if ids.is_empty() { text.to_owned() } else { marks.mark(number - 1) }
         })?;
-        let mut pieces = Pieces { maker: self, images: self.images(messages)?.into_iter(), prompt: Built::default() };
+        let mut pieces =
+            Pieces { maker: self, images: self.images(messages)?.into_iter(), prompt: Built::default() };
         let mut rest = text.as_str();
         while let Some((before, number, after)) = marks.next(rest) {
             pieces.text(before)?;
-            let ids = generated.get(number).ok_or_else(|| ModelError::Prompt("a mark in the text".to_owned()))?;
+            let ids =
+                generated.get(number).ok_or_else(|| ModelError::Prompt("a mark in the text".to_owned()))?;
             ids.iter().for_each(|&id| pieces.prompt.push_text(id));
             rest = after;
         }
@@ -83,7 +85,8 @@ impl PromptMaker {
                 _ => None,
             })
             .map(|image| {
-                let fits = [image.width, image.height].iter().all(|&side| side > 0 && side.is_multiple_of(multiple));
+                let fits =
+                    [image.width, image.height].iter().all(|&side| side > 0 && side.is_multiple_of(multiple));
                 if fits { Ok(image.clone()) } else { self.processor.resize(image) }
             })
             .collect()
@@ -125,7 +128,9 @@ impl Pieces<'_> {
         for id in self.maker.tokenizer.encode(text)? {
             if id == self.maker.image_token_id {
                 let image = self.images.next();
-                self.image(image.ok_or_else(|| ModelError::Prompt("more image pads than images".to_owned()))?);
+                self.image(
+                    image.ok_or_else(|| ModelError::Prompt("more image pads than images".to_owned()))?,
+                );
             } else {
                 self.prompt.push_text(id);
             }
@@ -331,7 +336,8 @@ mod tests {
     fn other_sizes_are_scaled_and_equal_images_have_equal_keys() {
         let maker = maker(&data("untied/model"));
         let prompt = maker.make(&[user(vec![image(100, 50), image(100, 50), image(84, 56)])]).unwrap();
-        let sizes: Vec<_> = prompt.images.iter().map(|image| (image.image.width, image.image.height)).collect();
+        let sizes: Vec<_> =
+            prompt.images.iter().map(|image| (image.image.width, image.image.height)).collect();
         assert_eq!(sizes[0], (112, 56));
         let keys = |i: usize| &prompt.keys[prompt.images[i].at..][..prompt.images[i].tokens];
         assert_eq!(keys(0), keys(1));

@@ -4,7 +4,12 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
 /// For `Environment::set_unknown_method_callback`.
-pub(crate) fn call_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub(crate) fn call_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => string_method(value.as_str().unwrap_or_default(), method, args),
         ValueKind::Map => map_method(state, value, method, args),
@@ -65,7 +70,8 @@ fn one_text<T>(args: &[Value], f: impl Fn(&str) -> T) -> Result<T, Error> {
 /// Without a separator: by runs of white space, as Python does.
 fn split(text: &str, args: &[Value]) -> Result<Value, Error> {
     let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
-    let most = most.and_then(|most| usize::try_from(most).ok()).map_or(usize::MAX, |most| most.saturating_add(1));
+    let most =
+        most.and_then(|most| usize::try_from(most).ok()).map_or(usize::MAX, |most| most.saturating_add(1));
     let parts: Vec<Value> = match separator {
         Some("") => return Err(Error::new(ErrorKind::InvalidOperation, "empty separator")),
         Some(separator) => text.splitn(most, separator).map(Value::from).collect(),
@@ -74,12 +80,18 @@ fn split(text: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(parts.into())
 }
 
-fn map_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+fn map_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     match method {
-        "items" => state.apply_filter("items", &[value.clone()]),
+        "items" => state.apply_filter("items", std::slice::from_ref(value)),
         "keys" => Ok(value.try_iter()?.collect::<Vec<_>>().into()),
         "values" => {
-            let values: Result<Vec<Value>, Error> = value.try_iter()?.map(|key| value.get_item(&key)).collect();
+            let values: Result<Vec<Value>, Error> =
+                value.try_iter()?.map(|key| value.get_item(&key)).collect();
             Ok(values?.into())
         }
         "get" => {

@@ -80,7 +80,8 @@ pub fn positions(
             next += 1;
             continue;
         }
-        let span = spans.next().ok_or_else(|| ModelError::Prompt("more image tokens than images".to_owned()))?;
+        let span =
+            spans.next().ok_or_else(|| ModelError::Prompt("more image tokens than images".to_owned()))?;
         let start = out.len();
         next = push_visual(&mut out, next, *span, settings);
         let inside = visual.get(start..out.len()).is_some_and(|pads| pads.iter().all(|&pad| pad));
@@ -154,7 +155,10 @@ impl TextRotary {
     /// Where the device fails.
     pub fn at(&self, positions: &[Position]) -> Result<Rotary, ModelError> {
         let angles = positions.iter().flat_map(|position| {
-            self.frequencies.iter().zip(&self.axes).map(|(frequency, &axis)| position[axis] as f32 * frequency)
+            self.frequencies
+                .iter()
+                .zip(&self.axes)
+                .map(|(frequency, &axis)| position[axis] as f32 * frequency)
         });
         rotary(angles, positions.len(), self.frequencies.len(), &self.device)
     }

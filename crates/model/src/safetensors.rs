@@ -54,8 +54,11 @@ impl Entry {
 impl SafeTensors {
     /// Opens a file on disk, a golden file for example.
     pub(crate) fn open_path(path: &Path) -> Result<Self, ModelError> {
-        let missing = || ModelError::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
-        let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let missing =
+            || ModelError::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+        let name = path
+            .file_name()
+            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
         Self::open(name, Blob::open(path)?.ok_or_else(missing)?)
     }
 
@@ -116,7 +119,8 @@ impl SafeTensors {
             match dtype {
                 "BF16" => out.extend(words::<2>(bytes).map(bf16::from_le_bytes)),
                 "F32" => out.extend(words::<4>(bytes).map(|word| bf16::from_f32(f32::from_le_bytes(word)))),
-                "F16" => out.extend(words::<2>(bytes).map(|word| bf16::from_f32(f16::from_le_bytes(word).to_f32()))),
+                "F16" => out
+                    .extend(words::<2>(bytes).map(|word| bf16::from_f32(f16::from_le_bytes(word).to_f32()))),
                 "F64" => out.extend(words::<8>(bytes).map(|word| bf16::from_f64(f64::from_le_bytes(word)))),
                 _ => return false,
             }
@@ -146,7 +150,8 @@ impl SafeTensors {
         out: &mut Vec<T>,
         step: impl Fn(&str, &[u8], &mut Vec<T>) -> bool,
     ) -> Result<(), ModelError> {
-        let entry = self.entry(name).ok_or_else(|| ModelError::tensor(name, format!("not in {}", self.name)))?;
+        let entry =
+            self.entry(name).ok_or_else(|| ModelError::tensor(name, format!("not in {}", self.name)))?;
         let (start, end) = entry.data_offsets;
         out.reserve_exact(entry.elements().unwrap_or(0));
         let mut buffer = vec![0; CHUNK.min((end - start) as usize)];
@@ -155,7 +160,8 @@ impl SafeTensors {
             let piece = &mut buffer[..CHUNK.min((end - at) as usize)];
             self.blob.read_at(self.data_start + at, piece)?;
             if !step(&entry.dtype, piece, out) {
-                let reason = format!("has type {} in {}, which is not supported here", entry.dtype, self.name);
+                let reason =
+                    format!("has type {} in {}, which is not supported here", entry.dtype, self.name);
                 return Err(ModelError::tensor(name, reason));
             }
             at += piece.len() as u64;
@@ -189,4 +195,57 @@ fn check_entry(entry: &Entry, available: u64) -> Result<(), String> {
         return Err(format!("{:?} of {} does not fill bytes {start}..{end}", entry.shape, entry.dtype));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file with one tensor and one integer tensor.
+    fn good() -> Vec<u8> {
+        let header = r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"I64","shape":[1],"data_offsets":[16,24]},"__metadata__":{"text":"x"}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        for value in [1.0_f32, 2.0, 3.0, 4.0] {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes.extend_from_slice(&7_i64.to_le_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Vec<f32>, Vec<i64>), ModelError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        let file = SafeTensors::open_path(&path)?;
+        let mut values = Vec::new();
+        file.append_f32("a", &mut values)?;
+        Ok((values, file.integers("b")?))
+    }
+
+    #[test]
+    fn a_good_file_is_read() {
+        assert_eq!(read(&good()).unwrap(), (vec![1.0, 2.0, 3.0, 4.0], vec![7]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+        #[test]
+        fn no_change_of_a_file_makes_it_panic(changes in prop::collection::vec((0..180_usize, any::<u8>()), 1..4), cut in 0..200_usize) {
+            let mut bytes = good();
+            for (at, value) in changes {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(bytes.len().min(cut.max(60)));
+            // An error or other values; what counts is that it returns.
+            if let Ok((values, integers)) = read(&bytes) {
+                prop_assert!(values.len() * 2 + integers.len() * 4 <= bytes.len());
+            }
+        }
+    }
 }

@@ -22,7 +22,12 @@ struct Start {
 
 impl Generator {
     /// One log-probability per candidate. What the cache holds behind the candidates' start is forgotten.
-    pub(crate) fn score(&self, run: &mut Run, generation: &Generation, score: &Score) -> Result<Vec<f64>, ModelError> {
+    pub(crate) fn score(
+        &self,
+        run: &mut Run,
+        generation: &Generation,
+        score: &Score,
+    ) -> Result<Vec<f64>, ModelError> {
         let start = start(generation, &score.after);
         let mut context = run.generated[..start.kept].to_vec();
         let glue = if generation.text.contains(&score.after) {

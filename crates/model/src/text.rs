@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 
 use crate::ModelError;
 use crate::config::{Config, TextConfig};
-use crate::kernels::{Heads, KvCache, Linear, Rotary, Threads, add_rms_norm, causal_attention, rms_norm, silu_mul};
+use crate::kernels::{Heads, Linear, Rotary, Threads, add_rms_norm, causal_attention, rms_norm, silu_mul};
 use crate::kv::Cache;
 use crate::loader::Loader;
 use crate::rope::{Position, TextRotary};
@@ -38,6 +38,13 @@ pub struct TextModel {
     threads: Threads,
 }
 
+/// One call's input.
+struct Call<'a> {
+    x: &'a Tensor,
+    rotary: &'a Rotary,
+    rows: Rows,
+}
+
 #[derive(Debug)]
 struct Layer {
     input_layernorm: Tensor,
@@ -58,7 +65,9 @@ impl TextModel {
         } else {
             Arc::new(loader.matrix("lm_head.weight", vocab, hidden)?)
         };
-        let layers = (0..text.num_hidden_layers).map(|number| Layer::load(text, number, loader)).collect::<Result<_, _>>()?;
+        let layers = (0..text.num_hidden_layers)
+            .map(|number| Layer::load(text, number, loader))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             config: text.clone(),
             embed_tokens,
@@ -82,7 +91,9 @@ impl TextModel {
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor, ModelError> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             let vocab = self.config.vocab_size;
-            return Err(ModelError::Prompt(format!("token {id} is not in the model's vocabulary of {vocab}")));
+            return Err(ModelError::Prompt(format!(
+                "token {id} is not in the model's vocabulary of {vocab}"
+            )));
         }
         Ok(self.embed_tokens.rows(ids)?)
     }
@@ -107,28 +118,40 @@ impl TextModel {
         cache: &mut Cache,
         rows: Rows,
     ) -> Result<Option<Tensor>, ModelError> {
-        self.forward_seen(x, rotary, cache, rows, |_, _| {})
+        self.run(&Call { x, rotary, rows }, cache, |_, _| {})
     }
 
-    /// As [`TextModel::forward`]; `see` gets each layer's output before the next norm, for checks.
+    /// As [`TextModel::forward`] for all rows; `see` gets each layer's output before the next norm, for checks.
     pub(crate) fn forward_seen(
         &self,
         x: &Tensor,
         rotary: &Rotary,
         cache: &mut Cache,
-        rows: Rows,
+        see: impl FnMut(usize, &Tensor),
+    ) -> Result<Option<Tensor>, ModelError> {
+        self.run(&Call { x, rotary, rows: Rows::All }, cache, see)
+    }
+
+    fn run(
+        &self,
+        call: &Call<'_>,
+        cache: &mut Cache,
         mut see: impl FnMut(usize, &Tensor),
     ) -> Result<Option<Tensor>, ModelError> {
         let (heads, eps) = (self.heads(), self.config.rms_norm_eps);
-        let Some(first) = self.layers.first() else { return Err(ModelError::Prompt("a model without layers".to_owned())) };
-        let mut x = x.clone();
+        let Some(first) = self.layers.first() else {
+            return Err(ModelError::Prompt("a model without layers".to_owned()));
+        };
+        let mut x = call.x.clone();
         let mut normed = rms_norm(&self.threads, &x, &first.input_layernorm, eps)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let following = self.layers.get(number + 1);
-            let mut attended = layer.attention(&self.threads, &normed, rotary, &heads, cache.layer(number))?;
+            let qkv = layer.qkv_proj.forward(&normed)?; // [tokens, (query + 2 kv) * head_dim]
+            let mut attended =
+                causal_attention(&self.threads, &qkv, call.rotary, &heads, cache.layer(number))?;
             if following.is_none() {
                 let tokens = attended.dim(0)?;
-                match rows {
+                match call.rows {
                     Rows::None => return Ok(None),
                     Rows::Last => {
                         attended = attended.narrow(0, tokens - 1, 1)?.contiguous()?;
@@ -138,7 +161,8 @@ impl TextModel {
                 }
             }
             let attended = layer.o_proj.forward(&attended)?;
-            let (sum, inner) = add_rms_norm(&self.threads, &attended, &x, &layer.post_attention_layernorm, eps)?;
+            let (sum, inner) =
+                add_rms_norm(&self.threads, &attended, &x, &layer.post_attention_layernorm, eps)?;
             let mlp = layer.mlp(&self.threads, &inner)?;
             let norm = following.map_or(&self.norm, |layer| &layer.input_layernorm);
             (x, normed) = add_rms_norm(&self.threads, &mlp, &sum, norm, eps)?;
@@ -177,7 +201,11 @@ impl Layer {
         Ok(Self {
             input_layernorm: loader.norm(&name("input_layernorm"), hidden)?,
             qkv_proj: loader.linear(
-                &[(name("self_attn.q_proj"), hidden), (name("self_attn.k_proj"), kv), (name("self_attn.v_proj"), kv)],
+                &[
+                    (name("self_attn.q_proj"), hidden),
+                    (name("self_attn.k_proj"), kv),
+                    (name("self_attn.v_proj"), kv),
+                ],
                 hidden,
                 true,
             )?,
@@ -190,19 +218,6 @@ impl Layer {
             )?,
             down_proj: loader.linear(&[(name("mlp.down_proj"), hidden)], inner, false)?,
         })
-    }
-
-    /// Before the output projection: `[tokens, hidden]`
-    fn attention(
-        &self,
-        threads: &Threads,
-        normed: &Tensor,
-        rotary: &Rotary,
-        heads: &Heads,
-        cache: &mut KvCache,
-    ) -> Result<Tensor, ModelError> {
-        let qkv = self.qkv_proj.forward(normed)?; // [tokens, (query + 2 kv) * head_dim]
-        Ok(causal_attention(threads, &qkv, rotary, heads, cache)?)
     }
 
     fn mlp(&self, threads: &Threads, x: &Tensor) -> Result<Tensor, ModelError> {

@@ -19,7 +19,8 @@ impl Tokenizer {
     /// # Errors
     /// [`ModelError::Missing`], [`ModelError::Broken`].
     pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
-        let mut inner = Inner::from_bytes(files.require(FILE)?).map_err(|error| ModelError::broken(FILE, error))?;
+        let mut inner =
+            Inner::from_bytes(files.require(FILE)?).map_err(|error| ModelError::broken(FILE, error))?;
         // A file written during training may carry them; a prompt is never cut or filled up.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| ModelError::broken(FILE, error))?;

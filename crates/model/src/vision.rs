@@ -8,7 +8,9 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::ModelError;
 use crate::config::VisionConfig;
-use crate::kernels::{Heads, Linear, Part, Rotary, Threads, add_rms_norm, gelu, rms_norm, segment_attention, silu_mul};
+use crate::kernels::{
+    Heads, Linear, Part, Rotary, Threads, add_rms_norm, gelu, rms_norm, segment_attention, silu_mul,
+};
 use crate::loader::Loader;
 use crate::rope::{Grid, vision_rotary};
 use crate::window::Windows;
@@ -33,7 +35,8 @@ pub struct VisionTower {
 
 impl VisionTower {
     pub(crate) fn load(config: &VisionConfig, loader: &Loader<'_>) -> Result<Self, ModelError> {
-        let blocks = (0..config.depth).map(|number| Block::load(config, number, loader)).collect::<Result<_, _>>()?;
+        let blocks =
+            (0..config.depth).map(|number| Block::load(config, number, loader)).collect::<Result<_, _>>()?;
         Ok(Self {
             config: config.clone(),
             patch_embed: PatchEmbed::load(config, loader)?,
@@ -59,7 +62,9 @@ impl VisionTower {
     /// Order and borders for these grids.
     pub(crate) fn windows(&self, grids: &[Grid]) -> Result<Windows, ModelError> {
         let merge = self.config.spatial_merge_size;
-        match grids.iter().find(|grid| grid.patches() == 0 || grid.h % merge != 0 || grid.w % merge != 0) {
+        match grids.iter().find(|grid| {
+            grid.patches() == 0 || ![grid.h, grid.w].iter().all(|side| side.is_multiple_of(merge))
+        }) {
             Some(grid) => Err(ModelError::Prompt(format!("{grid:?} does not divide by {merge}"))),
             None => Ok(Windows::new(grids, &self.config)),
         }
@@ -76,21 +81,28 @@ impl VisionTower {
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
         let patches = patches.reshape((count / unit, unit * values))?.index_select(&order, 0)?;
         let x = self.patch_embed.forward(&patches.reshape((count, values))?)?; // [patches, hidden]
-        let rotary = vision_rotary(&windows.places, self.config.rope_theta, self.config.head_dim(), &self.device)?;
+        let rotary =
+            vision_rotary(&windows.places, self.config.rope_theta, self.config.head_dim(), &self.device)?;
         self.run_blocks(x, &rotary, windows)
     }
 
     fn run_blocks(&self, mut x: Tensor, rotary: &Rotary, windows: &Windows) -> Result<Tensor, ModelError> {
-        let heads = Heads { query: self.config.num_heads, kv: self.config.num_heads, dim: self.config.head_dim() };
+        let heads =
+            Heads { query: self.config.num_heads, kv: self.config.num_heads, dim: self.config.head_dim() };
         let threads = &self.threads;
+        let Some(first) = self.blocks.first() else { return Ok(x) };
+        let mut normed = rms_norm(threads, &x, &first.norm1, EPS)?;
         for (number, block) in self.blocks.iter().enumerate() {
             let whole = self.config.fullatt_block_indexes.contains(&number);
             let bounds = if whole { &windows.image_bounds } else { &windows.window_bounds };
-            let normed = rms_norm(threads, &x, &block.norm1, EPS)?;
             let qkv = block.qkv.forward(&normed)?; // [patches, 3 * hidden]
             let attended = block.proj.forward(&segment_attention(threads, &qkv, rotary, &heads, bounds)?)?;
-            let (sum, normed) = add_rms_norm(threads, &attended, &x, &block.norm2, EPS)?;
-            x = (block.mlp(threads, &normed)? + sum)?;
+            let (sum, inner) = add_rms_norm(threads, &attended, &x, &block.norm2, EPS)?;
+            let mlp = block.mlp(threads, &inner)?;
+            match self.blocks.get(number + 1) {
+                Some(following) => (x, normed) = add_rms_norm(threads, &mlp, &sum, &following.norm1, EPS)?,
+                None => x = (mlp + sum)?,
+            }
         }
         Ok(x)
     }
@@ -118,7 +130,8 @@ impl PatchEmbed {
         let kernel = loader.weights.values("visual.patch_embed.proj.weight", &shape)?;
         let kernel = Tensor::from_vec(kernel, &shape, &Device::Cpu)?;
         let linear = |weight: Tensor| -> Result<Linear, ModelError> {
-            let weight = weight.flatten_from(1)?.contiguous()?.to_device(loader.device)?.to_dtype(loader.dtype)?;
+            let weight =
+                weight.flatten_from(1)?.contiguous()?.to_device(loader.device)?.to_dtype(loader.dtype)?;
             Ok(Linear::new(loader.threads, &[Part { weight: &weight, bias: None }])?)
         };
         Ok(Self { image: linear(kernel.sum(2)?)?, video: linear(kernel)? })
@@ -128,7 +141,9 @@ impl PatchEmbed {
         let values = patches.dim(1)?;
         match [&self.image, &self.video].into_iter().find(|linear| linear.in_features() == values) {
             Some(linear) => Ok(linear.forward(patches)?),
-            None => Err(ModelError::Prompt(format!("patches of {values} values do not fit the vision tower"))),
+            None => {
+                Err(ModelError::Prompt(format!("patches of {values} values do not fit the vision tower")))
+            }
         }
     }
 }

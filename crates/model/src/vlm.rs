@@ -71,7 +71,8 @@ impl QwenVlm {
         };
         let device = options.device.open()?;
         let threads = Threads::new(options.threads.unwrap_or(0));
-        let network = Network::load(&config, &Weights::open(files)?, &device, options.dtype.into(), &threads)?;
+        let network =
+            Network::load(&config, &Weights::open(files)?, &device, options.dtype.into(), &threads)?;
         let generator = Generator {
             eos: end_tokens(files, &config)?,
             context_tokens: config.text.max_position_embeddings,
@@ -162,7 +163,8 @@ impl From<ModelError> for VlmError {
 fn end_tokens(files: &ModelFiles, config: &Config) -> Result<Vec<u32>, ModelError> {
     const FILE: &str = "generation_config.json";
     let Some(bytes) = files.read(FILE)? else { return Ok(config.eos_token_ids.clone()) };
-    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| ModelError::broken(FILE, error))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| ModelError::broken(FILE, error))?;
     let ids = token_ids(json.get("eos_token_id"));
     Ok(if ids.is_empty() { config.eos_token_ids.clone() } else { ids })
 }

@@ -45,7 +45,8 @@ impl Weights {
         let mut shards = Vec::new();
         for name in shard_names(files)? {
             let blob = files.open(&name)?;
-            let blob = blob.ok_or_else(|| ModelError::Missing { model: files.name().to_owned(), file: name.clone() })?;
+            let blob = blob
+                .ok_or_else(|| ModelError::Missing { model: files.name().to_owned(), file: name.clone() })?;
             shards.push(SafeTensors::open(name, blob)?);
         }
         let mut places = HashMap::new();
@@ -53,7 +54,10 @@ impl Weights {
             for name in shard.names() {
                 let canonical = canonical(name);
                 if let Some((_, other)) = places.insert(canonical.clone(), (number, name.to_owned())) {
-                    return Err(ModelError::tensor(canonical, format!("is there twice, as {other} and {name}")));
+                    return Err(ModelError::tensor(
+                        canonical,
+                        format!("is there twice, as {other} and {name}"),
+                    ));
                 }
             }
         }
@@ -80,7 +84,8 @@ impl Weights {
             Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
         });
         let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_, candle_core::Error>>()?;
-        candle_core::safetensors::save(&tensors, path).map_err(|error| ModelError::broken(path.display().to_string(), error))
+        candle_core::safetensors::save(&tensors, path)
+            .map_err(|error| ModelError::broken(path.display().to_string(), error))
     }
 
     /// Whether the checkpoint holds a tensor of this canonical name.
@@ -114,7 +119,13 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::values`].
-    pub fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+    pub fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
         if dtype == DType::BF16 && matches!(self.source, Source::Files { .. }) {
             // Straight from the file: the f32 copy of a large table would double the peak.
             let mut out: Vec<bf16> = Vec::new();
@@ -138,7 +149,10 @@ impl Weights {
             entry => {
                 let got = entry.map(|entry| entry.shape.clone()).unwrap_or_default();
                 let file = shard.name();
-                Err(ModelError::tensor(spelled, format!("has shape {got:?} in {file}, config.json asks for {shape:?}")))
+                Err(ModelError::tensor(
+                    spelled,
+                    format!("has shape {got:?} in {file}, config.json asks for {shape:?}"),
+                ))
             }
         }
     }
@@ -152,7 +166,9 @@ fn shard_names(files: &ModelFiles) -> Result<Vec<String>, ModelError> {
     names.sort_unstable();
     names.dedup();
     // A shard is a plain file beside the index; anything else would read outside the folder.
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
+    if let Some(name) =
+        names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors"))
+    {
         return Err(ModelError::broken(INDEX, format!("{name:?} is no shard's name")));
     }
     Ok(names)

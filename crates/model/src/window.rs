@@ -20,7 +20,8 @@ pub(crate) struct Windows {
 impl Windows {
     /// For these grids, in order.
     pub(crate) fn new(grids: &[Grid], config: &VisionConfig) -> Self {
-        let mut windows = Self { order: vec![], window_bounds: vec![0], image_bounds: vec![0], places: vec![] };
+        let mut windows =
+            Self { order: vec![], window_bounds: vec![0], image_bounds: vec![0], places: vec![] };
         let mut first_token = 0;
         for grid in grids {
             for _ in 0..grid.t {

@@ -32,7 +32,14 @@ fn missing_files_are_named() {
 
 #[test]
 fn broken_json_is_named() {
-    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json", "chat_template.json"] {
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "chat_template.json",
+    ] {
         for content in ["", "{", "[1]", "\u{0}\u{1}"] {
             let folder = copy(&data("tied/model"));
             std::fs::write(folder.path().join(file), content).expect("writable");
@@ -74,9 +81,21 @@ fn tensors_that_are_missing_or_of_another_shape_are_named() {
     };
     let name = "model.layers.2.mlp.up_proj.weight";
     assert!(change(&|tensors| drop(tensors.remove(name))).contains(name));
-    let error = change(&|tensors| drop(tensors.insert(name.to_owned(), Tensor::zeros((160, 63), DType::F32, &Device::Cpu).expect("a tensor"))));
+    let error =
+        change(&|tensors| {
+            drop(tensors.insert(
+                name.to_owned(),
+                Tensor::zeros((160, 63), DType::F32, &Device::Cpu).expect("a tensor"),
+            ))
+        });
     assert!(error.contains(name) && error.contains("[160, 63]") && error.contains("[160, 64]"), "{error}");
-    let error = change(&|tensors| drop(tensors.insert(name.to_owned(), Tensor::zeros((160, 64), DType::I64, &Device::Cpu).expect("a tensor"))));
+    let error =
+        change(&|tensors| {
+            drop(tensors.insert(
+                name.to_owned(),
+                Tensor::zeros((160, 64), DType::I64, &Device::Cpu).expect("a tensor"),
+            ))
+        });
     assert!(error.contains(name) && error.contains("I64"), "{error}");
     let error = change(&|tensors| {
         let norm = tensors["model.norm.weight"].clone();
@@ -96,7 +115,8 @@ fn hostile_headers_and_cut_files_are_refused() {
     };
     let mut huge = good.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    let mut files = vec![Vec::new(), vec![1, 2, 3], good[..good.len() / 2].to_vec(), good[..100].to_vec(), huge];
+    let mut files =
+        vec![Vec::new(), vec![1, 2, 3], good[..good.len() / 2].to_vec(), good[..100].to_vec(), huge];
     for json in [
         "{",
         "[]",

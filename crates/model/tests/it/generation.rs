@@ -22,7 +22,8 @@ fn question(frames: u32, colour: &str) -> Vec<Message> {
 /// The golden checkpoint with an end token that it cannot write.
 fn endless() -> tempfile::TempDir {
     let folder = copy(&data("untied/model"));
-    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id":9999}"#).expect("writable");
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id":9999}"#)
+        .expect("writable");
     folder
 }
 
@@ -66,7 +67,8 @@ async fn an_appended_turn_prefills_only_what_is_new() {
     let token_ids: Vec<u32> = first.tokens.iter().map(|token| token.id).collect();
     messages.push(message(Role::Assistant, vec![Part::Generated { text: first.text.clone(), token_ids }]));
     let frame = |seed: u32| Part::Image(image(56, 56, 100 + seed));
-    messages.push(message(Role::User, vec![text("30"), frame(0), text("31"), frame(1), text("\nAnswer now.")]));
+    messages
+        .push(message(Role::User, vec![text("30"), frame(0), text("31"), frame(1), text("\nAnswer now.")]));
     let second = generate(&model, messages.clone()).await;
     // The end token's logits needed the last generated token's KV.
     assert_eq!(first.finish, TurnFinish::EndOfTurn);
@@ -127,7 +129,9 @@ async fn end_tokens_come_from_the_generation_config_as_number_or_list() {
         let ended = generate(&load(folder.path()), question(1, "red")).await;
         assert_eq!(ended.finish, TurnFinish::EndOfTurn);
         // Not the lengths: bytes that never became a character are shown at the end.
-        let drawn = |g: &Generation| g.tokens[..until].iter().map(|t| (t.id, t.logprob.to_bits())).collect::<Vec<_>>();
+        let drawn = |g: &Generation| {
+            g.tokens[..until].iter().map(|t| (t.id, t.logprob.to_bits())).collect::<Vec<_>>()
+        };
         assert_eq!(ended.tokens.len(), until);
         assert_eq!(drawn(&ended), drawn(&free));
         assert_eq!(ended.counts.generated, until as u64 + 1);
@@ -167,7 +171,8 @@ async fn scores_are_log_probabilities_of_continuations() {
 async fn candidates_after_a_text_that_never_came_follow_the_whole_output() {
     let model = load(&demo("target"));
     let mut scored = request(question(3, "red"), 2);
-    scored.score = Some(Score { after: "<answer>".to_owned(), candidates: vec!["7".to_owned(), "3".to_owned()] });
+    scored.score =
+        Some(Score { after: "<answer>".to_owned(), candidates: vec!["7".to_owned(), "3".to_owned()] });
     let generation = model.generate(scored).await.expect("it answers");
     assert_eq!(generation.finish, TurnFinish::Length);
     let scores = generation.scores.expect("scores");
@@ -197,7 +202,10 @@ async fn candidates_after_a_text_that_never_came_follow_the_whole_output() {
 async fn what_does_not_fit_is_refused_with_numbers() {
     let model = load(&data("untied/model"));
     let long = "word ".repeat(4000);
-    let error = model.generate(request(vec![message(Role::User, vec![text(&long)])], 100)).await.expect_err("too long");
+    let error = model
+        .generate(request(vec![message(Role::User, vec![text(&long)])], 100))
+        .await
+        .expect_err("too long");
     match error {
         VlmError::TooLong { tokens, max_new, limit } => {
             assert!(tokens > 4000);
@@ -226,7 +234,8 @@ async fn cancelled_and_abandoned_calls_end_and_leave_the_model_free() {
     assert!(tokio::time::timeout(std::time::Duration::from_millis(50), waiting).await.is_err());
     token.cancel();
     assert!(matches!(running.await.expect("no panic"), Err(VlmError::Cancelled)));
-    let next = tokio::time::timeout(std::time::Duration::from_secs(20), generate(&model, question(3, "red"))).await;
+    let next =
+        tokio::time::timeout(std::time::Duration::from_secs(20), generate(&model, question(3, "red"))).await;
     assert!(next.is_ok(), "the model is not free");
 }
 
@@ -260,7 +269,8 @@ fn a_gpu_that_this_build_has_not_is_refused() {
         return;
     }
     let options = LoadOptions { device: DeviceChoice::Cuda(0), ..options() };
-    let error = QwenVlm::load(&ModelFiles::folder(demo("draft")), &options).expect_err("no GPU here").to_string();
+    let error =
+        QwenVlm::load(&ModelFiles::folder(demo("draft")), &options).expect_err("no GPU here").to_string();
     assert!(error.contains("cuda:0") && error.contains("--features cuda"), "{error}");
     assert!("tpu".parse::<DeviceChoice>().is_err());
     assert_eq!("cuda:2".parse::<DeviceChoice>().expect("a device"), DeviceChoice::Cuda(2));

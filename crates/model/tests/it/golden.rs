@@ -71,7 +71,8 @@ fn every_stage_of_the_tied_checkpoint_agrees() {
 fn a_wrong_checkpoint_fails_the_check() {
     // Same shapes, other weights: the tied checkpoint's files under the untied one's goldens differ in the head alone.
     let files = ModelFiles::folder(data("tied/model"));
-    let report = run(&files, &[data("untied/text_only.safetensors")], &CheckOptions::default()).expect("it loads");
+    let report =
+        run(&files, &[data("untied/text_only.safetensors")], &CheckOptions::default()).expect("it loads");
     assert!(!report.passed);
     let logits = report.files[0].stages.iter().find(|stage| stage.stage == "logits").expect("compared");
     assert!(!logits.passed && logits.error.is_some_and(|error| error > 1e-2));
@@ -89,20 +90,31 @@ fn a_file_that_is_no_golden_fails_in_the_report() {
 /// Both rules on every video case: the published one gives 4.57's positions, the newer one the golden file's own.
 #[test]
 fn both_position_rules_give_their_reference() {
-    let config = Config::parse(&std::fs::read(data("untied/model/config.json")).expect("readable")).expect("parses");
-    let published = candle_core::safetensors::load(data("untied/video_positions_4_57.safetensors"), &candle_core::Device::Cpu)
+    let config =
+        Config::parse(&std::fs::read(data("untied/model/config.json")).expect("readable")).expect("parses");
+    let published = candle_core::safetensors::load(
+        data("untied/video_positions_4_57.safetensors"),
+        &candle_core::Device::Cpu,
+    )
+    .expect("readable");
+    for (case, seconds) in
+        [("video_spg1.0", 1.0), ("video_spg0.4", 0.4), ("video_spg2.0", 2.0), ("video_odd_default", 1.0)]
+    {
+        let own = candle_core::safetensors::load(
+            data(&format!("untied/{case}.safetensors")),
+            &candle_core::Device::Cpu,
+        )
         .expect("readable");
-    for (case, seconds) in [("video_spg1.0", 1.0), ("video_spg0.4", 0.4), ("video_spg2.0", 2.0), ("video_odd_default", 1.0)] {
-        let own = candle_core::safetensors::load(data(&format!("untied/{case}.safetensors")), &candle_core::Device::Cpu)
-            .expect("readable");
         let ids: Vec<i64> = own["input_ids"].flatten_all().and_then(|ids| ids.to_vec1()).expect("ids");
         let visual: Vec<bool> = ids.iter().map(|&id| id == i64::from(config.video_token_id)).collect();
         let span = VisualSpan { grid: Grid { t: 3, h: 4, w: 6 }, seconds_per_step: Some(seconds) };
         let of = |rule| {
-            let settings = PositionSettings { rule, merge: 2, tokens_per_second: config.vision.tokens_per_second };
+            let settings =
+                PositionSettings { rule, merge: 2, tokens_per_second: config.vision.tokens_per_second };
             let positions = positions(&visual, &[span], settings).expect("they fit");
             let delta = i64::from(next_position(&positions)) - positions.len() as i64;
-            let rows: Vec<i64> = (0..3).flat_map(|axis| positions.iter().map(move |p| i64::from(p[axis]))).collect();
+            let rows: Vec<i64> =
+                (0..3).flat_map(|axis| positions.iter().map(move |p| i64::from(p[axis]))).collect();
             (rows, vec![delta])
         };
         let wanted = |tensors: &std::collections::HashMap<String, candle_core::Tensor>, prefix: &str| {

@@ -25,12 +25,19 @@ struct Hub {
     breaks_after: usize,
 }
 
-async fn info(State(hub): State<Hub>, Path((owner, name, revision)): Path<(String, String, String)>) -> Response {
-    if (owner.as_str(), name.as_str()) != ("golden", "tiny") || !["main", "v1", COMMIT].contains(&revision.as_str()) {
+async fn info(
+    State(hub): State<Hub>,
+    Path((owner, name, revision)): Path<(String, String, String)>,
+) -> Response {
+    if (owner.as_str(), name.as_str()) != ("golden", "tiny")
+        || !["main", "v1", COMMIT].contains(&revision.as_str())
+    {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let files = std::fs::read_dir(&hub.folder).expect("a folder").map(|entry| entry.expect("a file").file_name());
-    let mut siblings: Vec<_> = files.map(|name| serde_json::json!({"rfilename": name.to_string_lossy()})).collect();
+    let files =
+        std::fs::read_dir(&hub.folder).expect("a folder").map(|entry| entry.expect("a file").file_name());
+    let mut siblings: Vec<_> =
+        files.map(|name| serde_json::json!({"rfilename": name.to_string_lossy()})).collect();
     siblings.push(serde_json::json!({"rfilename": "pytorch_model.bin"}));
     siblings.push(serde_json::json!({"rfilename": "../../outside.safetensors"}));
     let info = serde_json::json!({"sha": COMMIT, "siblings": siblings});
@@ -43,7 +50,9 @@ async fn file(
     headers: HeaderMap,
 ) -> Response {
     assert_eq!(revision, COMMIT, "files are taken from the commit, not the branch");
-    let Ok(bytes) = std::fs::read(hub.folder.join(&file)) else { return StatusCode::NOT_FOUND.into_response() };
+    let Ok(bytes) = std::fs::read(hub.folder.join(&file)) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok()).expect("a range");
     let (from, to) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).expect("bytes");
     let from: usize = from.parse().expect("a number");
@@ -102,7 +111,8 @@ async fn get_model(
     let options = options.clone();
     let work = move || {
         let mut heard = Heard::default();
-        let result = if again { pull(&source, &options, &mut heard) } else { resolve(&source, &options, &mut heard) };
+        let result =
+            if again { pull(&source, &options, &mut heard) } else { resolve(&source, &options, &mut heard) };
         (result, heard)
     };
     tokio::task::spawn_blocking(work).await.expect("no panic")
@@ -204,7 +214,17 @@ fn sources_are_folders_or_repositories() {
     assert_eq!(parse("models/demo").expect("a folder"), ModelSource::Folder("models/demo".into()));
     let hub = ModelSource::Hub { repository: "a/b-1.5".to_owned(), revision: Some("refs/pr/1".to_owned()) };
     assert_eq!(parse("hf://a/b-1.5@refs/pr/1").expect("a repository"), hub);
-    for wrong in ["", "hf://", "hf://a", "hf://a/b/c", "hf://../b", "hf://a/b@../x", "hf://a/b@", "hf://a b/c", "s3://bucket/model"] {
+    for wrong in [
+        "",
+        "hf://",
+        "hf://a",
+        "hf://a/b/c",
+        "hf://../b",
+        "hf://a/b@../x",
+        "hf://a/b@",
+        "hf://a b/c",
+        "s3://bucket/model",
+    ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
     let missing = resolve(&ModelSource::Folder("/nowhere".into()), &HubOptions::new("/tmp/unused"), &mut ());
@@ -213,10 +233,14 @@ fn sources_are_folders_or_repositories() {
 
 #[test]
 fn only_a_checkpoint_s_own_files_are_wanted() {
-    for name in ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "prompts/draft.jinja"] {
+    for name in
+        ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "prompts/draft.jinja"]
+    {
         assert!(is_wanted(name), "{name}");
     }
-    for name in ["pytorch_model.bin", "../config.json", "model-../../x.safetensors", "README.md", "other.safetensors"] {
+    for name in
+        ["pytorch_model.bin", "../config.json", "model-../../x.safetensors", "README.md", "other.safetensors"]
+    {
         assert!(!is_wanted(name), "{name}");
     }
 }

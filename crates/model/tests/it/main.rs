@@ -1,5 +1,7 @@
 //! The model against golden files of the reference implementation, and against itself.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod broken;
 mod generation;
 mod golden;

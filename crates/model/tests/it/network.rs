@@ -23,12 +23,15 @@ fn network(dtype: DType) -> Network {
 fn several_images_in_one_call_are_as_one_by_one() {
     let network = network(DType::F32);
     let folder = copy(&data("untied/model"));
-    let processor = Processor::open(&ModelFiles::folder(folder.path()), &network.config.vision).expect("opens");
+    let processor =
+        Processor::open(&ModelFiles::folder(folder.path()), &network.config.vision).expect("opens");
     let sizes = [(56, 84), (140, 196), (112, 28), (224, 224), (28, 28), (252, 140)];
     let patches: Vec<Patches> = sizes
         .iter()
         .enumerate()
-        .map(|(seed, &(width, height))| processor.patches(&image(width, height, seed as u32)).expect("patches"))
+        .map(|(seed, &(width, height))| {
+            processor.patches(&image(width, height, seed as u32)).expect("patches")
+        })
         .collect();
     let grids: Vec<_> = patches.iter().map(|patches| patches.grid).collect();
     let stacked = Patches::stack(&patches, &Device::Cpu).expect("a tensor");
@@ -111,13 +114,17 @@ fn random_weights_load_and_are_written_for_a_peer() {
     let files = ModelFiles::folder(data("untied/model"));
     let config = Config::parse(&files.require("config.json").expect("there")).expect("parses");
     let weights = Weights::random(5);
-    let network = Network::load(&config, &weights, &Device::Cpu, DType::F32, &Threads::new(1)).expect("loads");
+    let network =
+        Network::load(&config, &weights, &Device::Cpu, DType::F32, &Threads::new(1)).expect("loads");
     let folder = copy(&data("untied/model"));
     weights.write_random(&folder.path().join("model.safetensors")).expect("writes");
     let written = Weights::open(&ModelFiles::folder(folder.path())).expect("opens");
     let again = Network::load(&config, &written, &Device::Cpu, DType::F32, &Threads::new(1)).expect("loads");
     let ids = ids(9, 5);
-    let (a, b) = (run(&network, &ids, 0, &mut network.text.new_cache()), run(&again, &ids, 0, &mut again.text.new_cache()));
+    let (a, b) = (
+        run(&network, &ids, 0, &mut network.text.new_cache()),
+        run(&again, &ids, 0, &mut again.text.new_cache()),
+    );
     assert_eq!(relative(&a, &b), 0.0);
 }
 

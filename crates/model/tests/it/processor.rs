@@ -33,22 +33,29 @@ fn png(name: &str) -> RgbImage {
 
 #[test]
 fn resized_pixels_and_patches_are_those_of_the_reference() {
-    let golden = candle_core::safetensors::load(data("processor.safetensors"), &Device::Cpu).expect("readable");
-    let config = Config::parse(&std::fs::read(data("tied/model/config.json")).expect("readable")).expect("parses");
+    let golden =
+        candle_core::safetensors::load(data("processor.safetensors"), &Device::Cpu).expect("readable");
+    let config =
+        Config::parse(&std::fs::read(data("tied/model/config.json")).expect("readable")).expect("parses");
     let images = json(&data("processor.json"))["images"].as_array().expect("a list").clone();
     assert_eq!(images.len(), 3);
     for (number, meta) in images.iter().enumerate() {
         let folder = copy(&data("tied/model"));
         // The newer spelling of the bounds.
-        let bounds = format!(r#"{{"size":{{"shortest_edge":{},"longest_edge":{}}}}}"#, meta["min"], meta["max"]);
+        let bounds =
+            format!(r#"{{"size":{{"shortest_edge":{},"longest_edge":{}}}}}"#, meta["min"], meta["max"]);
         std::fs::write(folder.path().join("preprocessor_config.json"), bounds).expect("writable");
-        let processor = Processor::open(&ModelFiles::folder(folder.path()), &config.vision).expect("it opens");
+        let processor =
+            Processor::open(&ModelFiles::folder(folder.path()), &config.vision).expect("it opens");
         let resized = processor.resize(&png(&format!("img{number}.png"))).expect("it scales");
-        let wanted: Vec<u8> =
-            golden[&format!("img{number}.resized_u8")].flatten_all().and_then(|t| t.to_vec1()).expect("pixels");
+        let wanted: Vec<u8> = golden[&format!("img{number}.resized_u8")]
+            .flatten_all()
+            .and_then(|t| t.to_vec1())
+            .expect("pixels");
         assert_eq!(&resized.data[..], &wanted[..], "img{number} resized");
         let patches = processor.patches(&resized).expect("patches");
-        let grid: Vec<i64> = golden[&format!("img{number}.grid_thw")].flatten_all().and_then(|t| t.to_vec1()).expect("a grid");
+        let grid: Vec<i64> =
+            golden[&format!("img{number}.grid_thw")].flatten_all().and_then(|t| t.to_vec1()).expect("a grid");
         assert_eq!([patches.grid.t as i64, patches.grid.h as i64, patches.grid.w as i64][..], grid[..]);
         let own = Patches::stack(&[patches], &Device::Cpu).expect("a tensor");
         let wanted: &Tensor = &golden[&format!("img{number}.patches_t0")];
@@ -59,7 +66,8 @@ fn resized_pixels_and_patches_are_those_of_the_reference() {
 
 #[test]
 fn both_spellings_of_the_pixel_bounds_and_the_defaults_are_read() {
-    let config = Config::parse(&std::fs::read(data("tied/model/config.json")).expect("readable")).expect("parses");
+    let config =
+        Config::parse(&std::fs::read(data("tied/model/config.json")).expect("readable")).expect("parses");
     let open = |text: Option<&str>| {
         let folder = copy(&data("tied/model"));
         if let Some(text) = text {
@@ -67,7 +75,8 @@ fn both_spellings_of_the_pixel_bounds_and_the_defaults_are_read() {
         }
         Processor::open(&ModelFiles::folder(folder.path()), &config.vision)
     };
-    let pixels = |text| open(text).map(|processor| (processor.pixels.min_pixels, processor.pixels.max_pixels));
+    let pixels =
+        |text| open(text).map(|processor| (processor.pixels.min_pixels, processor.pixels.max_pixels));
     assert_eq!(pixels(None).expect("defaults"), (3136, 12_845_056));
     assert_eq!(pixels(Some(r#"{"min_pixels":784,"max_pixels":1568}"#)).expect("flat"), (784, 1568));
     let newer = r#"{"size":{"shortest_edge":784,"longest_edge":1568},"resample":3}"#;

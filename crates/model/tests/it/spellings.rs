@@ -5,14 +5,15 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
+use spectemp_model::ModelFiles;
 use spectemp_model::check::{CheckOptions, run};
 use spectemp_model::config::Config;
-use spectemp_model::ModelFiles;
 
 use crate::support::{copy, data, json, options};
 
 fn assert_passes(folder: &Path, model: &str) {
-    let goldens = [data(&format!("{model}/text_only.safetensors")), data(&format!("{model}/one_image.safetensors"))];
+    let goldens =
+        [data(&format!("{model}/text_only.safetensors")), data(&format!("{model}/one_image.safetensors"))];
     let options = CheckOptions { load: options(), ..CheckOptions::default() };
     let report = run(&ModelFiles::folder(folder), &goldens, &options).expect("the checkpoint loads");
     assert!(report.passed, "{report:?}");
@@ -110,7 +111,9 @@ fn an_untied_checkpoint_without_a_head_and_a_tied_one_with_it() {
     let mut all = tensors(folder.path());
     let head = all.remove("lm_head.weight").expect("untied");
     candle_core::safetensors::save(&all, folder.path().join("model.safetensors")).expect("writable");
-    let error = run(&ModelFiles::folder(folder.path()), &[], &CheckOptions::default()).expect_err("no head").to_string();
+    let error = run(&ModelFiles::folder(folder.path()), &[], &CheckOptions::default())
+        .expect_err("no head")
+        .to_string();
     assert!(error.contains("lm_head.weight"), "{error}");
     // Some writers store the tied head as well; the table counts.
     let folder = copy(&data("tied/model"));
@@ -131,7 +134,11 @@ fn what_is_not_supported_is_refused_by_name() {
         (&["vision_config", "hidden_act"], json!("quick_gelu"), "vision_config.hidden_act quick_gelu"),
         (&["text_config", "rope_parameters", "rope_type"], json!("yarn"), "rope_parameters.rope_type yarn"),
         (&["text_config", "rope_scaling"], json!({"type": "dynamic", "factor": 2.0}), "type dynamic"),
-        (&["text_config", "layer_types"], json!(["full_attention", "sliding_attention"]), "sliding_attention"),
+        (
+            &["text_config", "layer_types"],
+            json!(["full_attention", "sliding_attention"]),
+            "sliding_attention",
+        ),
         (&["text_config", "head_dim"], json!(32), "head_dim 32"),
         (&["vision_config", "in_channels"], json!(4), "in_channels 4"),
         (&["vision_config", "temporal_patch_size"], json!(1), "temporal_patch_size 1"),

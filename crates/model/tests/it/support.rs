@@ -23,7 +23,8 @@ pub fn demo(which: &str) -> PathBuf {
 }
 
 pub fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).expect("the fixture can be read")).expect("the fixture is JSON")
+    serde_json::from_slice(&std::fs::read(path).expect("the fixture can be read"))
+        .expect("the fixture is JSON")
 }
 
 pub fn options() -> LoadOptions {

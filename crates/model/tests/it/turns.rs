@@ -26,7 +26,9 @@ fn part(part: &Value, frames: &Tensor) -> Part {
 }
 
 fn messages(turn: &Value, frames: &Tensor) -> Vec<Message> {
-    let parts = |message: &Value| message["parts"].as_array().expect("parts").iter().map(|p| part(p, frames)).collect();
+    let parts = |message: &Value| {
+        message["parts"].as_array().expect("parts").iter().map(|p| part(p, frames)).collect()
+    };
     let role = |message: &Value| match message["role"].as_str() {
         Some("assistant") => Role::Assistant,
         _ => Role::User,
@@ -38,14 +40,16 @@ fn messages(turn: &Value, frames: &Tensor) -> Vec<Message> {
 #[tokio::test]
 async fn every_golden_turn_is_written_word_for_word() {
     let turns = json(&data("turns/turns.json"));
-    let frames = candle_core::safetensors::load(data("turns/turns.safetensors"), &Device::Cpu).expect("readable");
+    let frames =
+        candle_core::safetensors::load(data("turns/turns.safetensors"), &Device::Cpu).expect("readable");
     let turns = turns["turns"].as_array().expect("a list");
     assert!(turns.len() >= 12);
     for role in ["target", "draft"] {
         let model = load(&demo(role));
         let mut seen = 0;
         for turn in turns.iter().filter(|turn| turn["role"] == role) {
-            let generation = model.generate(request(messages(turn, &frames[role]), 64)).await.expect("it answers");
+            let generation =
+                model.generate(request(messages(turn, &frames[role]), 64)).await.expect("it answers");
             let wanted: Vec<u32> = serde_json::from_value(turn["ids"].clone()).expect("ids");
             let got: Vec<u32> = generation.tokens.iter().map(|token| token.id).collect();
             assert_eq!(generation.text, turn["text"].as_str().expect("a text"), "{}", turn["kind"]);
