@@ -97,7 +97,7 @@ impl Mp4 {
             });
         }
         let range = at..head.end.min(source.size());
-        let pins = source.prefetch(std::slice::from_ref(&range), call).await?;
+        let pins = source.prefetch_range(range.clone(), call).await?;
         let body = pins.bytes(head.body..range.end);
         self.fragmented |= children(&body).any(|(name, _)| name == *b"mvex");
         self.moov = Some(range);
@@ -112,7 +112,7 @@ impl Mp4 {
         if head.end > source.size() || !self.fragments.is_empty() {
             return Ok(());
         }
-        let pins = source.prefetch(&[head.body..head.end], call).await?;
+        let pins = source.prefetch_range(head.body..head.end, call).await?;
         if let Some((fragments, end)) = sidx(&pins.bytes(head.body..head.end), head.end)
             && end + source.size() / 100 >= source.size()
             && end <= source.size()
@@ -129,7 +129,7 @@ async fn head_at(source: &Source, call: &Call, at: u64) -> Result<Option<Head>, 
     // A short tail is the index: it comes with its head.
     let is_known = source.cache.get(source.key(), at / BLOCK_BYTES).is_some();
     let ahead = if rest <= TAIL_BYTES && !is_known { rest } else { 16 };
-    let pins = source.prefetch(&[at..at + ahead], call).await?;
+    let pins = source.prefetch_range(at..at + ahead, call).await?;
     Ok(head(&pins.bytes(at..at + 16), at, source.size()))
 }
 

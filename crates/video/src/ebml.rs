@@ -63,7 +63,7 @@ pub(crate) async fn survey(source: &Source, call: &Call) -> Result<Option<Matros
         let body = at + element.head..(at + element.head).saturating_add(size);
         match element.id {
             SEEK_HEAD if size < 1 << 16 => {
-                let pins = source.prefetch(std::slice::from_ref(&body), call).await?;
+                let pins = source.prefetch_range(body.clone(), call).await?;
                 let seeks = seek_head(&pins.bytes(body.clone()), start);
                 cues = seeks.iter().find(|(id, _)| *id == CUES).map(|(_, at)| *at).or(cues);
                 prefetch_tail(source, call, &seeks).await?;
@@ -86,7 +86,7 @@ async fn prefetch_tail(source: &Source, call: &Call, seeks: &[(u32, u64)]) -> Re
     let late = seeks.iter().filter(|(id, at)| matches!(*id, CUES | TAGS) && *at > source.size() / 2);
     let tail = late.map(|(_, at)| *at).min();
     if let Some(at) = tail.filter(|at| source.size().saturating_sub(*at) <= 1 << 20) {
-        source.prefetch(&[at..source.size()], call).await?;
+        source.prefetch_range(at..source.size(), call).await?;
     }
     Ok(())
 }
@@ -100,14 +100,14 @@ async fn cues_at(source: &Source, call: &Call, at: u64, segment: u64) -> Result<
     };
     let Some(size) = element.size.filter(|size| *size <= MOST_CUES_BYTES) else { return Ok(Vec::new()) };
     let body = at + element.head..at + element.head + size;
-    let pins = source.prefetch(std::slice::from_ref(&body), call).await?;
+    let pins = source.prefetch_range(body.clone(), call).await?;
     let mut cues = cues(&pins.bytes(body), segment);
     cues.retain(|cue| cue.cluster < source.size());
     Ok(cues)
 }
 
 async fn element_at(source: &Source, call: &Call, at: u64) -> Result<Option<Element>, VideoError> {
-    let pins = source.prefetch(&[at..at + 12], call).await?;
+    let pins = source.prefetch_range(at..at + 12, call).await?;
     Ok(element(&pins.bytes(at..at + 12)))
 }
 

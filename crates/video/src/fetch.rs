@@ -128,6 +128,11 @@ impl Source {
         }
     }
 
+    /// [`Self::prefetch`] of one range.
+    pub(crate) async fn prefetch_range(&self, range: Range<u64>, call: &Call) -> Result<Pins, VideoError> {
+        self.prefetch(std::slice::from_ref(&range), call).await
+    }
+
     /// Pins what memory or tier hold; the rest comes back.
     async fn pin_known(&self, wanted: &BTreeSet<u64>, pins: &mut Pins) -> Vec<u64> {
         let mut missing = Vec::new();

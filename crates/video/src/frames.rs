@@ -300,13 +300,15 @@ impl Batch {
         let wanted: Vec<(usize, Goal)> =
             groups.iter().map(|group| (group.number, group.goal.clone())).collect();
         let (inner, call) = (Arc::clone(&self.inner), Arc::clone(&self.call));
+        let images = Arc::clone(&self.images);
         blocking(self.inner.uri().to_owned(), move || {
             let lane = inner.lane(&call)?;
             let index = inner.index().clone();
             let jobs = wanted.into_iter().map(|(number, goal)| {
                 let spans = inner.spans(&lane, &index, number, &goal)?;
                 let start = inner.start(&index, number);
-                Ok(Job { run: Run { start, is_first: number == 0, goal, threads }, spans })
+                let (images, pins) = (Arc::clone(&images), Arc::default());
+                Ok(Job { run: Run { start, is_first: number == 0, goal, threads, images, pins }, spans })
             });
             let jobs = jobs.collect();
             inner.lanes.give(lane);
@@ -326,10 +328,10 @@ impl Batch {
         let _window = inner.window.acquire_many(permits).await.map_err(|_| cancelled())?;
         let pins = Arc::new(inner.source.prefetch(&spans, &self.call).await?);
         let _slot = inner.lanes.slots.acquire().await.map_err(|_| cancelled())?;
-        let (shared, call, images) = (Arc::clone(&inner), Arc::clone(&self.call), Arc::clone(&self.images));
+        let (shared, call, run) = (Arc::clone(&inner), Arc::clone(&self.call), Run { pins, ..job.run });
         blocking(inner.uri().to_owned(), move || {
             let mut lane = shared.lane(&call)?;
-            let report = shared.run(&mut lane, &job.run, &images, &call, pins)?;
+            let report = shared.run(&mut lane, &run, &call)?;
             lane.control().begin(&call, Arc::default());
             shared.lanes.give(lane);
             Ok(report)

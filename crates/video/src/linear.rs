@@ -37,8 +37,9 @@ impl Inner {
         let begun = call.bytes();
         let _running = call.decoding.start();
         let mut progress = Progress::new(self, call, images);
-        let mut pass = Pass { gate: Gate::new(targets, i64::MIN), group: Vec::new(), decoder: None };
-        while !pass.gate.is_done() {
+        progress.gate = Gate::new(targets, i64::MIN);
+        let mut pass = Pass { group: Vec::new(), decoder: None };
+        while !progress.gate.is_done() {
             progress.stop_if_cancelled()?;
             match demuxer.read().map_err(|error| self.scan_error(error))? {
                 Some(packet) => pass.take(packet, &demuxer, &mut progress)?,
@@ -53,7 +54,7 @@ impl Inner {
         if call.bytes().saturating_sub(begun) > FREE_BYTES {
             call.scanned();
         }
-        progress.finish(pass.gate)
+        progress.finish()
     }
 
     fn scan_error(&self, error: VideoError) -> VideoError {
@@ -70,7 +71,6 @@ impl Inner {
 }
 
 struct Pass {
-    gate: Gate<ffmpeg_next::frame::Video>,
     /// Packets since the last keyframe, while nothing is decoded.
     group: Vec<Packet>,
     decoder: Option<Decoder>,
@@ -84,7 +84,7 @@ impl Pass {
         progress: &mut Progress<'_>,
     ) -> Result<(), VideoError> {
         let time = packet_time(&packet).unwrap_or(i64::MIN);
-        let wanted = self.gate.next().is_some_and(|target| target.ticks < time);
+        let wanted = progress.gate.next().is_some_and(|target| target.ticks < time);
         if packet.is_key() && !wanted {
             // No target lies before this keyframe: what came before is not needed.
             self.decoder = None;
@@ -96,7 +96,7 @@ impl Pass {
         match &mut self.decoder {
             Some(decoder) => {
                 decoder.send(&packet);
-                progress.drain(decoder, &mut self.gate)
+                progress.drain(decoder)
             }
             None => {
                 self.group.push(packet);
@@ -111,7 +111,7 @@ impl Pass {
         }
         if let Some(decoder) = &mut self.decoder {
             decoder.end();
-            progress.drain(decoder, &mut self.gate)?;
+            progress.drain(decoder)?;
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Pass {
         let mut decoder = Decoder::open(demuxer.parameters()?, demuxer.tick()?, 1, demuxer.uri())?;
         for packet in self.group.drain(..) {
             decoder.send(&packet);
-            progress.drain(&mut decoder, &mut self.gate)?;
+            progress.drain(&mut decoder)?;
         }
         self.decoder = Some(decoder);
         Ok(())

@@ -174,7 +174,7 @@ fn inspect(
     clock.end = probing::end(&mut demuxer, (layout, &demux), &clock, &index, (&first, survey, call))?;
     let display = probing::display(&demuxer, &first)?;
     let kind = index_kind(layout, &index);
-    let probe = probing::probe(&demuxer, &first, &clock, display, &source, (layout, kind, &index))?;
+    let probe = probing::probe(&demuxer, &first, &clock, display, (layout, kind, &index))?;
     let inner = assemble(source, options, Parts { layout, demux, clock, display, probe, index });
     inner.lanes.give(demuxer);
     Ok(inner)

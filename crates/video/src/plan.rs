@@ -46,14 +46,19 @@ impl Inner {
         goal: &Goal,
     ) -> Result<Vec<Range<u64>>, VideoError> {
         let Some(keyframe) = index.keyframes.get(number) else { return Ok(Vec::new()) };
-        let spans = match (self.layout, goal) {
+        let spans: Vec<Range<u64>> = match (self.layout, goal) {
             (Layout::Samples, Goal::Keyframe { .. }) => {
-                vec![keyframe.offset..keyframe.offset.saturating_add(u64::from(keyframe.size))]
+                std::iter::once(keyframe.offset..keyframe.offset.saturating_add(u64::from(keyframe.size)))
+                    .collect()
             }
             (Layout::Samples, Goal::Frames(targets)) => self.sample_spans(demuxer, keyframe, targets),
             (Layout::Linear, _) => Vec::new(),
-            (_, Goal::Keyframe { .. }) => vec![keyframe.offset..keyframe.offset + keyframe_bytes(keyframe)],
-            (_, Goal::Frames(targets)) => vec![self.estimated_span(index, number, targets)],
+            (_, Goal::Keyframe { .. }) => {
+                std::iter::once(keyframe.offset..keyframe.offset + keyframe_bytes(keyframe)).collect()
+            }
+            (_, Goal::Frames(targets)) => {
+                std::iter::once(self.estimated_span(index, number, targets)).collect()
+            }
         };
         let size = self.source.size();
         match spans.iter().find(|span| span.end > size) {

@@ -15,7 +15,6 @@ use crate::{
     meter::Call,
     open::Survey,
     orient::Orientation,
-    source::Source,
     tail,
 };
 
@@ -105,10 +104,9 @@ pub(crate) fn probe(
     first: &FirstFrame,
     clock: &Clock,
     display: Display,
-    source: &Source,
     (layout, kind, index): (Layout, IndexKind, &KeyframeIndex),
 ) -> Result<Probe, VideoError> {
-    let stream = demuxer.stream()?;
+    let (stream, source) = (demuxer.stream()?, demuxer.source());
     let (frame, rate) = (&first.frame, stream.avg_frame_rate());
     let (width, height) = display.size(frame.width(), frame.height());
     let (mirrored, rotation) = display.orientation.parts();

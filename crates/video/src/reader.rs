@@ -157,7 +157,7 @@ impl RangeReader {
         let in_a_row = block >= self.next_miss && block <= self.next_miss.saturating_add(LEAST_AHEAD);
         self.ahead = if in_a_row { (self.ahead * 2).min(MOST_AHEAD) } else { LEAST_AHEAD };
         let range = block * BLOCK_BYTES..(block + self.ahead).saturating_mul(BLOCK_BYTES);
-        self.local = source.runtime.block_on(source.prefetch(&[range], &call))?;
+        self.local = source.runtime.block_on(source.prefetch_range(range, &call))?;
         self.next_miss = block + self.ahead;
         let found = self.local.get(block).cloned().ok_or_else(|| VideoError::Store {
             uri: source.uri().to_owned(),

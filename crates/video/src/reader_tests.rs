@@ -67,7 +67,7 @@ async fn any_range_reads_as_the_object_is() {
 async fn a_read_ends_where_the_fetched_bytes_do_and_costs_no_request() {
     let Opened { source, .. } = opened(1_000_000).await;
     let call = Call::new(CancellationToken::new());
-    let pins = source.prefetch(&[200_000..210_000], &call).await.unwrap();
+    let pins = source.prefetch_range(200_000..210_000, &call).await.unwrap();
     assert_eq!(call.figures().requests, 1);
     on_thread(move || {
         let control = Control::new(Arc::clone(&source), Arc::clone(&call));
@@ -197,7 +197,7 @@ async fn a_second_tier_spares_requests_and_never_sees_a_signature() {
         let opening = Call::new(CancellationToken::new());
         let source = Source::open(object, &options, &opening, BLOCK_BYTES).await.unwrap();
         let call = Call::new(CancellationToken::new());
-        source.prefetch(&[300_000..500_000], &call).await.unwrap();
+        source.prefetch_range(300_000..500_000, &call).await.unwrap();
         assert_eq!(call.figures().requests, expected);
         // Blocks are handed on by a thread of their own.
         for _ in 0..100 {

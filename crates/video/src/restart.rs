@@ -65,7 +65,7 @@ pub(crate) fn first_entry(
     let upto = within.end.min(within.start.saturating_add(MOST_SEARCH_BYTES));
     while at < upto {
         let window = at..(at + look).min(source.size());
-        let pins = source.runtime.block_on(source.prefetch(std::slice::from_ref(&window), call))?;
+        let pins = source.runtime.block_on(source.prefetch_range(window.clone(), call))?;
         let bytes = pins.bytes(window.clone());
         if let Some(found) = entry_in(layout, &bytes).map(|found| at + found as u64) {
             return Ok((found < within.end).then_some(found));

@@ -39,6 +39,10 @@ pub(crate) struct Run {
     pub(crate) goal: Goal,
     /// Threads of the decoder.
     pub(crate) threads: usize,
+    /// What images are made.
+    pub(crate) images: Arc<Images>,
+    /// Blocks that were fetched for it.
+    pub(crate) pins: Arc<Pins>,
 }
 
 /// What images are made of each frame.
@@ -77,6 +81,7 @@ pub(crate) struct Progress<'a> {
     images: &'a Images,
     converter: Converter<'a>,
     report: Report,
+    pub(crate) gate: Gate<frame::Video>,
     /// The container has no more packets.
     pub(crate) ended: bool,
     /// When the frame before was shown.
@@ -89,13 +94,11 @@ impl Inner {
         &self,
         demuxer: &mut Demuxer,
         run: &Run,
-        images: &Images,
         call: &Arc<Call>,
-        pins: Arc<Pins>,
     ) -> Result<Report, VideoError> {
-        self.position(demuxer, run.start, call, pins)?;
+        self.position(demuxer, run.start, call, Arc::clone(&run.pins))?;
         let _running = call.decoding.start();
-        let mut progress = Progress::new(self, call, images);
+        let mut progress = Progress::new(self, call, &run.images);
         demuxer.control().set_fetch_limit(self.run_limit(call));
         let tick = (self.clock.tick_num, self.clock.tick_den);
         let mut decoder = Decoder::open(demuxer.parameters()?, tick, run.threads, self.uri())?;
@@ -109,7 +112,10 @@ impl Inner {
         };
         match &run.goal {
             Goal::Keyframe { .. } => progress.keyframe(&mut decoder, &first)?,
-            Goal::Frames(targets) => progress.frames(demuxer, &mut decoder, first, run, targets)?,
+            Goal::Frames(targets) => {
+                progress.split(&first, run.is_first, targets);
+                progress.frames(demuxer, &mut decoder, first)?;
+            }
         }
         if let Some(damage) = decoder.damage() {
             let at = damage.at.unwrap_or_else(|| demuxer.control().position());
@@ -144,12 +150,13 @@ pub(crate) fn packet_time(packet: &Packet) -> Option<i64> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(inner: &'a Inner, call: &'a Arc<Call>, images: &'a Images) -> Self {
         let converter = Converter::new(inner.uri(), inner.display, images.scaler);
-        Self { inner, call, images, converter, report: Report::default(), ended: false, previous: None }
+        let gate = Gate::new(Vec::new(), i64::MIN);
+        Self { inner, call, images, converter, report: Report::default(), gate, ended: false, previous: None }
     }
 
     /// No more frames.
-    pub(crate) fn finish(mut self, gate: Gate<frame::Video>) -> Result<Report, VideoError> {
-        self.last_shots(gate)?;
+    pub(crate) fn finish(mut self) -> Result<Report, VideoError> {
+        self.last_shots()?;
         Ok(self.report)
     }
 
@@ -167,39 +174,41 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
+    /// Frames before the first keyframe are looked for from an earlier one.
+    fn split(&mut self, first: &Packet, is_first: bool, targets: &[Target]) {
+        let from = packet_time(first).filter(|_| !is_first).unwrap_or(i64::MIN);
+        let (reachable, early) = targets.iter().partition(|target| target.after || target.ticks >= from);
+        self.report.without = early;
+        self.gate = Gate::new(reachable, from);
+    }
+
     fn frames(
         &mut self,
         demuxer: &mut Demuxer,
         decoder: &mut Decoder,
         first: Packet,
-        run: &Run,
-        targets: &[Target],
     ) -> Result<(), VideoError> {
-        let from = packet_time(&first).filter(|_| !run.is_first).unwrap_or(i64::MIN);
-        let (reachable, early): (Vec<Target>, Vec<Target>) =
-            targets.iter().partition(|target| target.after || target.ticks >= from);
-        self.report.without = early;
-        let mut gate = Gate::new(reachable, from);
         let mut next = Some(first);
         while let Some(packet) = next {
-            if gate.is_done() || self.is_past(&packet, gate.last()) {
+            if self.gate.is_done() || self.is_past(&packet) {
                 break;
             }
             self.stop_if_cancelled()?;
             decoder.send(&packet);
-            self.drain(decoder, &mut gate)?;
+            self.drain(decoder)?;
             next = demuxer.read()?;
             self.ended = next.is_none();
         }
-        if !gate.is_done() {
+        if !self.gate.is_done() {
             decoder.end();
-            self.drain(decoder, &mut gate)?;
+            self.drain(decoder)?;
         }
-        self.last_shots(gate)
+        self.last_shots()
     }
 
-    fn last_shots(&mut self, gate: Gate<frame::Video>) -> Result<(), VideoError> {
+    fn last_shots(&mut self) -> Result<(), VideoError> {
         let before = self.report.shots.len();
+        let gate = std::mem::replace(&mut self.gate, Gate::new(Vec::new(), i64::MIN));
         let without = gate.finish(|target, at, frame| self.shoot(Some(target), at, frame))?;
         self.report.without.extend(without);
         for shot in &mut self.report.shots[before..] {
@@ -210,29 +219,30 @@ impl<'a> Progress<'a> {
 
     /// True where neither this packet nor any later one can be shown at or before the last target: decoding times only
     /// rise, and nothing is shown before it is decoded. What the decoder holds back then comes out at the end.
-    fn is_past(&self, packet: &Packet, last: Option<Target>) -> bool {
+    fn is_past(&self, packet: &Packet) -> bool {
         let trusted =
             matches!(self.inner.layout, Layout::Samples | Layout::Stream | Layout::Fragments { .. });
-        match (packet.dts(), packet.pts(), last) {
+        match (packet.dts(), packet.pts(), self.gate.last()) {
             (Some(decoded), Some(_), Some(last)) if trusted && !last.after => decoded > last.ticks,
             _ => false,
         }
     }
 
     /// Takes the frames that the decoder has.
-    pub(crate) fn drain(
-        &mut self,
-        decoder: &mut Decoder,
-        gate: &mut Gate<frame::Video>,
-    ) -> Result<(), VideoError> {
-        while !gate.is_done()
+    pub(crate) fn drain(&mut self, decoder: &mut Decoder) -> Result<(), VideoError> {
+        while !self.gate.is_done()
             && let Some(frame) = decoder.receive(self.call)
         {
             // AVI tells decoding times only, and the frames that come out last are without one.
             let follows = self.previous.map(|previous| previous.saturating_add(self.inner.frame_ticks()));
             if let Some(time) = shown_at(&frame).or(follows) {
                 self.previous = Some(time);
-                gate.offer(time, frame, |target, at, frame| self.shoot(Some(target), at, frame))?;
+                // The gate is lent out, so that what it decides can be shot at once.
+                let mut gate = std::mem::replace(&mut self.gate, Gate::new(Vec::new(), i64::MIN));
+                let offered =
+                    gate.offer(time, frame, |target, at, frame| self.shoot(Some(target), at, frame));
+                self.gate = gate;
+                offered?;
             }
         }
         Ok(())
