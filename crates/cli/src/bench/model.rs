@@ -70,7 +70,7 @@ fn default_cache() -> anyhow::Result<PathBuf> {
 
 fn table(rows: &[BenchRow]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
         "size",
         "work",
         "ms",

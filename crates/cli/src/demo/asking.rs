@@ -63,6 +63,13 @@ pub(super) struct Asked {
     pub(super) answer: Result<Box<AnswerRow>, String>,
 }
 
+/// A question as a job, and the indices of its video and question.
+struct Posed {
+    spec: JobSpec,
+    video: usize,
+    question: usize,
+}
+
 impl Asking<'_> {
     /// The batch of a strategy.
     pub(super) fn batch(&self, contender: &Contender) -> String {
@@ -71,44 +78,45 @@ impl Asking<'_> {
 
     /// Puts all questions to one strategy; none where the user stopped it.
     pub(super) async fn of(&self, contender: &Contender) -> anyhow::Result<Option<Vec<Asked>>> {
-        let (specs, places) = self.specs(contender)?;
+        let posed = self.pose(contender)?;
+        let specs: Vec<JobSpec> = posed.iter().map(|one| one.spec.clone()).collect();
         let jobs = self.submit(&self.batch(contender), &specs).await?;
-        if jobs.iter().any(|(_, done)| !done) {
-            let waiting = jobs.iter().zip(&specs).filter(|((_, done), _)| !done);
-            let work = Work {
-                batch: self.batch(contender),
-                jobs: waiting.map(|((job, _), spec)| (*job, spec.video.clone())).collect(),
-            };
+        let waiting = jobs.iter().zip(specs).filter(|((_, ended), _)| !ended);
+        let work = Work {
+            batch: self.batch(contender),
+            jobs: waiting.map(|((job, _), spec)| (*job, spec.video)).collect(),
+        };
+        if !work.jobs.is_empty() {
             self.run(work, jobs.len()).await?;
         }
         if self.stop.soft.is_cancelled() {
             return Ok(None);
         }
         let mut asked = Vec::with_capacity(jobs.len());
-        for (((job, _), spec), (video, question)) in jobs.into_iter().zip(specs).zip(places) {
+        for ((job, _), Posed { spec, video, question }) in jobs.into_iter().zip(posed) {
             asked.push(Asked { job, id: spec.id, video, question, answer: self.ended(job).await? });
         }
         Ok(Some(asked))
     }
 
-    fn specs(&self, contender: &Contender) -> anyhow::Result<(Vec<JobSpec>, Vec<(usize, usize)>)> {
+    fn pose(&self, contender: &Contender) -> anyhow::Result<Vec<Posed>> {
         let plan = Plan::named("demo")?.set_all(contender.set.iter().copied())?;
-        let (mut specs, mut places) = (Vec::new(), Vec::new());
+        let mut posed = Vec::new();
         for (v, (video, path)) in self.videos.iter().enumerate() {
             let path = path.to_str().with_context(|| format!("path {} is not UTF-8", path.display()))?;
             let uri = location::normalize(&VideoUri::parse(path)?)?;
             for (q, question) in video.questions.iter().enumerate() {
                 let scene = video.scenes.get(question.scene).map_or("", |scene| scene.colour.as_str());
-                specs.push(JobSpec {
+                let spec = JobSpec {
                     id: format!("{}-{scene}-{}", video.name, contender.name),
                     video: uri.clone(),
                     question: Question::new(&question.text, Vec::new())?,
                     plan: plan.clone(),
-                });
-                places.push((v, q));
+                };
+                posed.push(Posed { spec, video: v, question: q });
             }
         }
-        Ok((specs, places))
+        Ok(posed)
     }
 
     /// The jobs' ids, and whether they had ended before (where an earlier run is gone on with).
