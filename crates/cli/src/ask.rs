@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use spectemp_store::{Home, Submission, location};
 use spectemp_types::{Answer, JobId, JobSpec, Question, Round, Strategy, Totals, Trace, VideoUri};
-use spectemp_worker::{Event, Others, Outcome, Stop, Work};
+use spectemp_worker::{Event, Outcome, Stop, Work};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: AskArgs, context: &Context) -> anyhow::Result<Exit
 
     let job = submit(&home, &spec).await?;
     let jobs = [(job, spec.video.clone())].into();
-    let work = Work { batch: BATCH.to_owned(), jobs, others: Others::Cancel };
+    let work = Work { batch: BATCH.to_owned(), jobs };
     let (sender, events) = unbounded_channel();
     let follow = tokio::spawn(follow(events, args.json));
     let running = runner.run(work, stop.clone(), sender);

@@ -23,7 +23,7 @@ use anyhow::Context as _;
 use clap::Args;
 use spectemp_store::{BadLine, ExportJob, ExportReport, Home, Locations, StoreError, Submission, location};
 use spectemp_types::{JobId, JobSpec, JobStatus, Strategy, VideoUri};
-use spectemp_worker::{Defaults, Ended, FileJob, JobFile, Others, Stop, Work};
+use spectemp_worker::{Defaults, Ended, FileJob, JobFile, Stop, Work};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
@@ -231,7 +231,7 @@ async fn answer(
     let progress = Progress::new(before + batch.waiting.len(), before);
     let follow = tokio::spawn(progress.follow(events));
     let jobs = batch.waiting.into_iter().map(|(job, spec)| (job, spec.video)).collect();
-    let work = Work { batch: batch.name.to_owned(), jobs, others: Others::Leave };
+    let work = Work { batch: batch.name.to_owned(), jobs };
     let ended = start::unless_stopped_hard(stop, runner.run(work, stop.clone(), sender)).await;
     let tally = follow.await?;
     Ok((tally, ended.unwrap_or(Ok(Ended::Interrupted))?))

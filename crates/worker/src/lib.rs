@@ -13,5 +13,5 @@ mod tier;
 pub use error::WorkerError;
 pub use event::{Event, JobName, Outcome};
 pub use job_file::{Defaults, FileJob, JobFile, MAX_ID_BYTES, MAX_LINE_BYTES};
-pub use runner::{Ended, Models, Options, Others, Runner, Stop, Work};
+pub use runner::{Ended, Models, Options, Runner, Stop, Work};
 pub use tier::DiskTier;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use spectemp_engine::Vlm;
-use spectemp_store::{Claim, Claimed, Home, Lease, Locations};
+use spectemp_store::{Claim, Claimed, Home, Locations};
 use spectemp_types::{JobId, VideoUri};
 use spectemp_video::{BlockCache, OpenOptions};
 use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
@@ -74,18 +74,8 @@ pub struct Work {
     /// Their batch.
     pub batch: String,
     /// The jobs, with the URIs of their videos as the user gave them: the ledger leaves signatures out.
+    /// Other jobs of the batch are held back.
     pub jobs: HashMap<JobId, VideoUri>,
-    /// What becomes of other jobs of the batch that wait.
-    pub others: Others,
-}
-
-/// What becomes of waiting jobs of the batch that are not asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Others {
-    /// They wait on.
-    Leave,
-    /// They are cancelled: nobody will ask for them again.
-    Cancel,
 }
 
 /// How a run ended.
@@ -143,14 +133,9 @@ impl Runner {
         let (models, options) = (self.models.clone(), self.options.clone());
         let home = self.home.clone();
         let shared = Arc::new(Shared { home, models, options, shelf, stop, events });
-        let mut run = Run {
-            shared,
-            work,
-            tasks: JoinSet::new(),
-            videos: HashMap::new(),
-            last: None,
-            others: Vec::new(),
-        };
+        let mut run = Run { shared, work, tasks: JoinSet::new(), videos: HashMap::new(), last: None };
+        let ids = run.work.jobs.keys().copied();
+        run.shared.home.ledger().hold_others(&run.work.batch, ids).await?;
         run.until_done().await
     }
 }
@@ -164,8 +149,6 @@ struct Run {
     videos: HashMap<String, usize>,
     /// The video of the job that ended last: its bytes and frames are at hand.
     last: Option<VideoUri>,
-    /// Jobs of the batch that nobody asked for: held, so that claiming goes on behind them.
-    others: Vec<Lease>,
 }
 
 impl Run {
@@ -186,7 +169,6 @@ impl Run {
                 }
             }
         }
-        failure = failure.or(self.let_others_go().await.err());
         failure = failure.or(self.shared.shelf.keep_only(&HashSet::new()).await.err());
         match failure {
             Some(JobError::Store(error)) => Err(error.into()),
@@ -220,31 +202,14 @@ impl Run {
     }
 
     fn start(&mut self, claimed: Claimed) {
-        let Some(video) = self.work.jobs.get(&claimed.job.id).cloned() else {
-            self.others.push(claimed.lease);
-            return;
-        };
+        // Others are held back: what comes is wanted.
+        let video = self.work.jobs.get(&claimed.job.id).unwrap_or(&claimed.job.spec.video).clone();
         let mut spec = claimed.job.spec.clone();
         spec.video = video.clone();
         *self.videos.entry(video.expose().to_owned()).or_default() += 1;
         self.last = Some(video.clone());
         let job = RunningJob::new(self.shared.clone(), claimed, spec);
         self.tasks.spawn(async move { (video, job.run().await) });
-    }
-
-    async fn let_others_go(&mut self) -> Result<(), JobError> {
-        let ledger = self.shared.home.ledger();
-        for lease in self.others.drain(..) {
-            let gone = match self.work.others {
-                Others::Leave => ledger.release(lease).await,
-                Others::Cancel => ledger.cancel(lease.job()).await.map(|_| ()),
-            };
-            match gone {
-                Err(error) if !error.is_stale() => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     fn close_job(&mut self, video: VideoUri) {

@@ -18,7 +18,7 @@ use spectemp_engine::{
 use spectemp_store::{Home, Locations, Submission};
 use spectemp_types::{JobId, JobSpec, JobStatus, Plan, Question, Round, Trace, VideoUri};
 use spectemp_video::encode::{EncodeOptions, Encoder, FrameRate};
-use spectemp_worker::{Ended, Event, Models, Options, Others, Outcome, Runner, Stop, Work};
+use spectemp_worker::{Ended, Event, Models, Options, Outcome, Runner, Stop, Work};
 use tokio::sync::mpsc::unbounded_channel;
 
 const SEGMENT: &str = "<think>a</think><segment>(2, 6)</segment>";
@@ -134,7 +134,7 @@ async fn run_with(
         }
         events
     });
-    let work = Work { batch: "batch".to_owned(), jobs, others: Others::Leave };
+    let work = Work { batch: "batch".to_owned(), jobs };
     let ended = runner.run(work, stop, sender).await.unwrap();
     Told { ended, events: listen.await.unwrap() }
 }
