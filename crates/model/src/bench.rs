@@ -270,3 +270,24 @@ fn difference(ours: &[f32], theirs: &[f32]) -> f64 {
 fn equal(ours: &[u32], theirs: &[u32]) -> usize {
     ours.iter().zip(theirs).take_while(|(a, b)| a == b).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_relative_to_the_largest_value() {
+        assert_eq!(difference(&[1.0, -4.0], &[1.0, -4.0]), 0.0);
+        assert_eq!(difference(&[1.5, -4.0], &[1.0, -4.0]), 0.125);
+        assert_eq!(difference(&[1.0], &[1.0, 2.0]), f64::INFINITY);
+        assert_eq!(equal(&[1, 2, 3, 4], &[1, 2, 7, 4]), 2);
+    }
+
+    #[test]
+    fn times_are_per_token() {
+        let run = |seconds, cpu_seconds| Run { seconds, cpu_seconds, ..Run::default() };
+        let times = Times::new(&[run(0.5, 0.6), run(0.25, 0.7), run(1.0, 0.8)], 10);
+        assert_eq!((times.best_ms, times.median_ms, times.best_cpu_ms), (25.0, 50.0, 60.0));
+        assert_eq!(times.all_ms, [50.0, 25.0, 100.0]);
+    }
+}

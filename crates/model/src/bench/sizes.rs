@@ -175,3 +175,24 @@ pub(super) fn prepare(size: Size, folder: &Path) -> Result<(), ModelError> {
 fn read_error(path: &Path, source: std::io::Error) -> ModelError {
     ModelError::Read { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_what_their_names_say() {
+        for (size, millions) in [(Size::M60, 62), (Size::M500, 494)] {
+            assert_eq!(size.to_string().parse(), Ok(size));
+            let config = Config::parse(size.config().to_string().as_bytes()).unwrap();
+            let text = &config.text;
+            let (hidden, kv) = (text.hidden_size, text.num_key_value_heads * text.head_dim());
+            let attention = 2 * hidden * (hidden + kv) + hidden + 2 * kv;
+            let layer = attention + 3 * hidden * text.intermediate_size + 2 * hidden;
+            assert!(config.tie_word_embeddings);
+            let all = text.vocab_size * hidden + text.num_hidden_layers * layer + hidden;
+            assert_eq!((all + 500_000) / 1_000_000, millions);
+        }
+        assert!("7b".parse::<Size>().is_err());
+    }
+}
