@@ -1,5 +1,6 @@
 //! The command table as a user meets it. (That this test exists also makes `cargo test` build the program, which the
 //! whole-system tests run.)
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::process::{Command, Output};
 

@@ -9,34 +9,34 @@ use spectemp_model::{LoadOptions, ModelFiles, QwenVlm};
 use tokio_util::sync::CancellationToken;
 
 /// A file or folder of `tests/data`.
-pub fn data(name: &str) -> PathBuf {
+pub(crate) fn data(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     assert!(path.exists(), "fixture {} is missing", path.display());
     path
 }
 
 /// One of the demonstration pair.
-pub fn demo(which: &str) -> PathBuf {
+pub(crate) fn demo(which: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(which);
     assert!(path.exists(), "model {} is missing", path.display());
     path
 }
 
-pub fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("the fixture can be read"))
         .expect("the fixture is JSON")
 }
 
-pub fn options() -> LoadOptions {
+pub(crate) fn options() -> LoadOptions {
     LoadOptions { threads: Some(2), ..LoadOptions::default() }
 }
 
-pub fn load(folder: &Path) -> QwenVlm {
+pub(crate) fn load(folder: &Path) -> QwenVlm {
     QwenVlm::load(&ModelFiles::folder(folder), &options()).expect("the checkpoint loads")
 }
 
 /// A copy of a checkpoint that a test may change.
-pub fn copy(folder: &Path) -> tempfile::TempDir {
+pub(crate) fn copy(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary folder");
     for entry in std::fs::read_dir(folder).expect("the fixture is a folder") {
         let entry = entry.expect("a file");
@@ -49,31 +49,31 @@ pub fn copy(folder: &Path) -> tempfile::TempDir {
     copy
 }
 
-pub fn greedy() -> Sampling {
+pub(crate) fn greedy() -> Sampling {
     Sampling { temperature: 0.0, top_p: 1.0, seed: 0 }
 }
 
-pub fn request(messages: Vec<Message>, max_new_tokens: u32) -> Request {
+pub(crate) fn request(messages: Vec<Message>, max_new_tokens: u32) -> Request {
     Request { messages, sampling: greedy(), max_new_tokens, score: None, cancel: CancellationToken::new() }
 }
 
-pub fn message(role: Role, parts: Vec<Part>) -> Message {
+pub(crate) fn message(role: Role, parts: Vec<Part>) -> Message {
     Message { role, parts }
 }
 
-pub fn text(text: &str) -> Part {
+pub(crate) fn text(text: &str) -> Part {
     Part::Text(text.to_owned())
 }
 
 /// An image that differs with its seed.
-pub fn image(width: u32, height: u32, seed: u32) -> RgbImage {
+pub(crate) fn image(width: u32, height: u32, seed: u32) -> RgbImage {
     let value = |i: u32| ((i.wrapping_mul(2_654_435_761) >> 24) ^ (i / 97 + seed * 31)) as u8;
     let data: Vec<u8> = (0..width * height * 3).map(|i| value(i.wrapping_add(seed * 7919))).collect();
     RgbImage { width, height, data: data.into() }
 }
 
 /// `max|a-b| / max|b|`
-pub fn relative(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn relative(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
     let difference = (a - b).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("same shapes");
     let largest = b.abs().and_then(|b| b.max_all()?.to_scalar::<f32>()).expect("not empty");

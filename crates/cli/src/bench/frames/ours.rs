@@ -61,7 +61,7 @@ impl Bench<'_> {
     async fn call(&self, known: Option<Known>, mode: Mode, call: Call) -> anyhow::Result<(Video, Row)> {
         self.server.take();
         let memory = reset_peak_memory();
-        let started = Instant::now();
+        let (started, worked) = (Instant::now(), cpu_ms());
         let video = match known {
             Some(Known::Video(video)) => video,
             Some(Known::Record(record)) => open(self.server.url(), Some(record)).await?,
@@ -76,6 +76,7 @@ impl Bench<'_> {
             call,
             latency_ms: self.latency_ms,
             ms,
+            cpu_ms: cpu_ms().zip(worked).map(|(after, before)| after - before),
             requests: traffic.requests,
             bytes: traffic.bytes(),
             index_bytes: traffic.bytes_in(&self.file.index),
@@ -106,6 +107,7 @@ impl Bench<'_> {
 }
 
 /// What a call may start with.
+#[expect(clippy::large_enum_variant, reason = "made three times in a run")]
 enum Known {
     Video(Video),
     Record(VideoRecord),
@@ -128,4 +130,12 @@ fn peak_memory_mib() -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// Processor time of this process so far, in steps of 10 ms.
+fn cpu_ms() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in brackets may hold spaces; behind it, user and system time are the 12th and 13th fields, in 1/100 s.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
+    Some(fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0)
 }
