@@ -31,6 +31,7 @@ const READERS: [(&str, Mode); 6] = [
 #[derive(Deserialize)]
 struct Printed {
     ms: f64,
+    cpu_ms: f64,
     decoded: Option<u64>,
     returned: u64,
     peak_memory_mib: f64,
@@ -58,6 +59,7 @@ pub(super) async fn measure(
                 call: Call::First,
                 latency_ms,
                 ms: 0.0,
+                cpu_ms: None,
                 requests: traffic.requests,
                 bytes: traffic.bytes(),
                 index_bytes: traffic.bytes_in(&file.index),
@@ -70,6 +72,7 @@ pub(super) async fn measure(
             match outcome {
                 Ok(printed) => {
                     row.ms = printed.ms;
+                    row.cpu_ms = Some(printed.cpu_ms);
                     row.decoded = printed.decoded;
                     row.returned = printed.returned;
                     row.peak_memory_mib = Some(printed.peak_memory_mib);

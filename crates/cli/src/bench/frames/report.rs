@@ -48,6 +48,8 @@ pub(super) struct Row {
     pub(super) latency_ms: u64,
     /// Opening included.
     pub(super) ms: f64,
+    /// Processor time of the reader's process; ours holds the server's too.
+    pub(super) cpu_ms: Option<f64>,
     pub(super) requests: u64,
     /// Sent by the server.
     pub(super) bytes: u64,
@@ -134,8 +136,8 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
-            "latency", "reader", "mode", "call", "ms", "requests", "MB", "index kB", "decoded", "returned",
-            "peak MiB",
+            "latency", "reader", "mode", "call", "ms", "cpu ms", "requests", "MB", "index kB", "decoded",
+            "returned", "peak MiB",
         ]);
         for column in table.column_iter_mut().skip(4) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -163,13 +165,18 @@ fn cells(row: &Row) -> Vec<String> {
         row.mode.to_string(),
         call.into(),
         ms,
+        whole(row.cpu_ms),
         row.requests.to_string(),
         format!("{:.2}", row.bytes as f64 / 1e6),
         format!("{:.0}", row.index_bytes as f64 / 1e3),
         row.decoded.map_or_else(|| "?".into(), |decoded| decoded.to_string()),
         row.returned.to_string(),
-        row.peak_memory_mib.map_or_else(|| "?".into(), |memory| format!("{memory:.0}")),
+        whole(row.peak_memory_mib),
     ]
+}
+
+fn whole(figure: Option<f64>) -> String {
+    figure.map_or_else(|| "?".into(), |figure| format!("{figure:.0}"))
 }
 
 /// The commit of the checkout that this runs in, with a mark where files differ from it.
