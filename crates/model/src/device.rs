@@ -105,8 +105,8 @@ impl Default for LoadOptions {
             device: DeviceChoice::Cpu,
             dtype: DTypeChoice::F32,
             threads: None,
-            prefix_cache_bytes: 2 << 30,
-            vision_cache_bytes: 512 << 20,
+            prefix_cache_bytes: 1 << 30,
+            vision_cache_bytes: 256 << 20,
             prefill_chunk: 1024,
             position_rule: PositionRule::Published,
         }
