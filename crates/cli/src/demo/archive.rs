@@ -23,6 +23,8 @@ use crate::run::words::{count, duration};
 pub(super) struct OnDisk {
     /// The plans and their files, in the order of the plan.
     pub(super) videos: Vec<(DemoVideo, PathBuf)>,
+    /// The folder that they lie in.
+    pub(super) dir: PathBuf,
     /// Files that were made now; the others were there.
     pub(super) made: usize,
     /// Size of all files.
@@ -58,7 +60,7 @@ fn make_all(videos: Vec<DemoVideo>, dir: &Path, stop: &CancellationToken) -> any
     let size = |(_, path): &(DemoVideo, PathBuf)| std::fs::metadata(path).map(|file| file.len());
     let bytes =
         videos.iter().map(size).sum::<Result<u64, _>>().context("a video of the archive cannot be read")?;
-    Ok(Some(OnDisk { videos, made, bytes }))
+    Ok(Some(OnDisk { videos, dir: dir.to_owned(), made, bytes }))
 }
 
 fn file_name(video: &DemoVideo) -> String {

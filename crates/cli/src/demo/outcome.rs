@@ -82,6 +82,7 @@ impl<'a> Outcome<'a> {
             write(path, (serde_json::to_string_pretty(&self.figures(args))? + "\n").as_bytes())?;
         }
         let mut lines = vec![self.table(), self.comparison()];
+        lines.push(format!("videos   {}", self.files.dir.display()));
         lines.push(format!("report   {}", report.display()));
         lines.push(format!("ledger   {}", home.dir().join("ledger.sqlite").display()));
         lines.extend(commands.iter().map(|command| format!("try      {command}")));
