@@ -348,7 +348,8 @@ async fn thumbnails_lie_beside_the_trace() {
     let told = run(&home, lines(&[SEGMENT, ANSWER]), &[spec("a", &video, &[])]).await;
     let trace = told.trace("a");
     let answer = home.ledger().answer(trace.job_id).await.unwrap().unwrap();
-    assert_eq!(home.objects().trace(trace.job_id, answer.epoch).await.unwrap().unwrap(), trace);
+    let kept = home.objects().trace(trace.job_id, answer.epoch).await.unwrap().unwrap();
+    assert_eq!(essence(&kept), essence(&trace));
     for round in &trace.rounds {
         assert!(!round.frames.is_empty());
         for frame in 0..round.frames.len() as u32 {
