@@ -105,7 +105,7 @@ impl Default for LoadOptions {
             device: DeviceChoice::Cpu,
             dtype: DTypeChoice::F32,
             threads: None,
-            prefix_cache_bytes: 1 << 30,
+            prefix_cache_bytes: 768 << 20,
             vision_cache_bytes: 256 << 20,
             prefill_chunk: 1024,
             position_rule: PositionRule::Published,

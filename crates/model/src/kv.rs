@@ -8,15 +8,11 @@ use crate::kernels::KvCache;
 #[derive(Clone, Debug)]
 pub struct Cache {
     layers: Vec<KvCache>,
-    bytes_per_token: usize,
 }
 
 impl Cache {
     pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize) -> Self {
-        Self {
-            layers: (0..layers).map(|_| KvCache::new(kv_heads, head_dim)).collect(),
-            bytes_per_token: layers * kv_heads * head_dim * 2 * size_of::<f32>(),
-        }
+        Self { layers: (0..layers).map(|_| KvCache::new(kv_heads, head_dim)).collect() }
     }
 
     pub(crate) fn layer(&mut self, number: usize) -> &mut KvCache {
@@ -55,8 +51,13 @@ impl Cache {
         Ok(copy)
     }
 
-    /// About the memory that it takes.
+    /// Gives back memory that growing reserved ahead.
+    pub(crate) fn shrink(&mut self) {
+        self.layers.iter_mut().for_each(KvCache::shrink);
+    }
+
+    /// The memory that it takes.
     pub fn bytes(&self) -> usize {
-        self.len() * self.bytes_per_token
+        self.layers.iter().map(KvCache::bytes).sum()
     }
 }

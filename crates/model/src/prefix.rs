@@ -48,10 +48,11 @@ impl PrefixCache {
 
     /// Keeps a sequence; `keys` name its tokens. The newest is kept even where it alone is over the budget: its memory
     /// was needed a moment ago anyway.
-    pub(crate) fn put(&mut self, mut keys: Vec<u64>, cache: Cache) {
+    pub(crate) fn put(&mut self, mut keys: Vec<u64>, mut cache: Cache) {
         if self.budget == 0 {
             return;
         }
+        cache.shrink();
         keys.truncate(cache.len());
         // What the new one begins with is worth nothing beside it.
         self.kept.retain(|kept| !keys.starts_with(&kept.keys));

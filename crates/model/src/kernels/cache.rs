@@ -56,6 +56,23 @@ impl KvCache {
         Ok(())
     }
 
+    /// Gives back memory that growing reserved ahead: for a cache that is put away.
+    pub fn shrink(&mut self) {
+        if let Store::Panels(heads) = &mut self.store {
+            heads.iter_mut().for_each(HeadPanels::shrink);
+        }
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let tensor = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        match &self.store {
+            Store::Empty => 0,
+            Store::Panels(heads) => heads.iter().map(HeadPanels::bytes).sum(),
+            Store::Tensors(k, v) => tensor(k) + tensor(v),
+        }
+    }
+
     /// Whether it was made for these heads.
     pub(super) fn check(&self, heads: &Heads) -> Result<()> {
         if self.kv_heads != heads.kv || self.head_dim != heads.dim {

@@ -51,6 +51,18 @@ impl HeadPanels {
         self.len += 1;
     }
 
+    /// Gives back what growing reserved ahead.
+    pub(super) fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+        self.values.iter_mut().for_each(Vec::shrink_to_fit);
+    }
+
+    /// Bytes that are reserved.
+    pub(super) fn bytes(&self) -> usize {
+        let values: usize = self.values.iter().map(Vec::capacity).sum();
+        (self.keys.capacity() + values) * size_of::<f32>()
+    }
+
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.keys.truncate(self.len.div_ceil(PANEL) * self.dim * PANEL);

@@ -148,6 +148,10 @@ proptest! {
         feed(&mut rolled, dropped, 2);
         rolled.truncate(kept).unwrap();
         assert_eq!(rolled.len(), kept);
+        rolled.shrink();
+        let keys = kept.next_multiple_of(32) * heads.dim;
+        let values = kept * heads.dim.next_multiple_of(32);
+        assert_eq!(rolled.bytes(), heads.kv * (keys + values) * size_of::<f32>());
         assert_bits(&feed(&mut rolled, more, 3), &feed(&mut straight, more, 3));
     }
 
