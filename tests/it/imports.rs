@@ -21,7 +21,8 @@ fn promised() -> Imports {
     rows.take_while(|line| line.starts_with('|'))
         .map(|row| {
             let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-            let imports = cells[2].split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+            let imports =
+                cells[2].split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
             (cells[0].trim_matches('`').to_owned(), imports.collect())
         })
         .collect()
@@ -44,7 +45,10 @@ fn real() -> Imports {
             let name = room(package["name"].as_str().unwrap()).expect("every package is a room");
             let dependencies = package["dependencies"].as_array().unwrap().iter();
             let direct = dependencies.filter(|dependency| name == "tests" || dependency["kind"] != "dev");
-            (name.clone(), direct.filter_map(|dependency| room(dependency["name"].as_str().unwrap())).collect())
+            (
+                name.clone(),
+                direct.filter_map(|dependency| room(dependency["name"].as_str().unwrap())).collect(),
+            )
         })
         .collect()
 }
