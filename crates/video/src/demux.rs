@@ -43,6 +43,8 @@ pub(crate) struct DemuxOptions {
     pub(crate) patch: Option<Patch>,
     /// Blocks of header and index.
     pub(crate) header: Arc<Pins>,
+    /// A container that can only be read from the start may be read to its end for its length.
+    pub(crate) may_pass: bool,
     /// MPEG timestamps have 33 bits: those of the packets are taken as the first ones at or after this time.
     pub(crate) wrap_from: Option<i64>,
     /// Other blocks that are in memory.
@@ -76,7 +78,8 @@ impl Demuxer {
         let watched = Arc::clone(&control);
         let mut input =
             ffi::open_input(io, dictionary(options), move || watched.interrupted()).map_err(failed)?;
-        if options.find_info {
+        // MPEG-PS and FLV find their streams while they read.
+        if options.find_info || input.nb_streams() == 0 {
             ffi::find_stream_info(&mut input).map_err(failed)?;
         }
         if let Some(error) = control.take_error() {
@@ -203,7 +206,7 @@ impl Demuxer {
         VideoError::Broken {
             uri: self.source.uri().to_owned(),
             at: self.control.position().min(self.source.size()),
-            time_s: "unknown".to_owned(),
+            time: String::new(),
             cause: cause.to_owned(),
         }
     }

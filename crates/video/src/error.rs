@@ -118,14 +118,14 @@ pub enum VideoError {
         codec: String,
     },
     /// The bytes are there but are no video: damaged, cut off, or an index that points elsewhere.
-    #[error("{uri}: broken near byte {at} (time {time_s} s): {cause}")]
+    #[error("{uri}: broken near byte {at}{time}: {cause}")]
     Broken {
         /// The object.
         uri: String,
         /// Where reading had got to.
         at: u64,
-        /// The time that was wanted, in milliseconds precision, as text.
-        time_s: String,
+        /// The time that was wanted, as ` (time 3.900 s)`; empty while opening.
+        time: String,
         /// What is wrong.
         cause: String,
     },

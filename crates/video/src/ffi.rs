@@ -22,10 +22,14 @@ pub(crate) struct Entry {
     pub(crate) hidden: bool,
 }
 
-/// FFmpeg writes to stderr by itself; what it has to say comes back as an error, so it is told to be silent.
-fn silence() {
+/// Fills FFmpeg's table of error texts, and tells it to be silent: what it has to say comes back as an error.
+fn set_up() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Fatal));
+    ONCE.call_once(|| {
+        // Registering cannot fail in FFmpeg 5; were it to, texts would be missing, nothing else.
+        let _ = ffmpeg_next::init();
+        ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Fatal);
+    });
 }
 
 /// Opens a container. Unlike `format::input_from_stream` it reads no packets: where header and index are in memory it
@@ -35,7 +39,7 @@ pub(crate) fn open_input(
     options: Dictionary,
     interrupted: impl FnMut() -> bool + Send + 'static,
 ) -> Result<Input, Error> {
-    silence();
+    set_up();
     let interrupt = interrupt::new(Box::new(interrupted));
     // SAFETY: the context is freed by avformat_open_input where it fails, else by `Input`, which also owns `io` and the
     // interrupt's closure and drops them after the context. `options` is given up to FFmpeg and taken back.

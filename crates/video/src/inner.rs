@@ -208,7 +208,7 @@ impl Inner {
         VideoError::Broken {
             uri: self.uri().to_owned(),
             at: at.min(self.source.size()),
-            time_s: format!("{:.3}", self.clock.since_start(ticks)),
+            time: format!(" (time {:.3} s)", self.clock.since_start(ticks)),
             cause,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What may be read without `allow_scan`.
-const FREE_BYTES: u64 = 8 << 20;
+pub(crate) const FREE_BYTES: u64 = 8 << 20;
 
 impl Inner {
     /// Reads from the start until all targets have their frames. Blocks.

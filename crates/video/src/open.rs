@@ -18,6 +18,7 @@ use crate::{
     ebml::{self, Matroska},
     first::{FirstFrame, first_frame},
     inner::{Clock, Inner, Lanes, Layout},
+    linear,
     meter::Call,
     orient::Orientation,
     probing, record,
@@ -141,7 +142,8 @@ fn inspect(
     call: &Arc<Call>,
 ) -> Result<Inner, VideoError> {
     let fragmented = survey.mp4.as_ref().is_some_and(|mp4| mp4.fragmented);
-    let mut demux = DemuxOptions { ignore_index: fragmented, ..DemuxOptions::default() };
+    let may_pass = options.allow_scan || source.size() <= linear::FREE_BYTES;
+    let mut demux = DemuxOptions { ignore_index: fragmented, may_pass, ..DemuxOptions::default() };
     let surveyed = survey.mp4.as_ref().map_or_else(Arc::default, |mp4| Arc::clone(&mp4.index));
     let mut demuxer = Demuxer::open(&source, call, &DemuxOptions { pins: surveyed, ..demux.clone() })
         .map_err(|error| explained(error, survey))?;
@@ -210,7 +212,8 @@ fn layout(demuxer: &Demuxer, survey: &Survey, has_table: bool) -> Layout {
     if container == "mpegts" || container == "mpeg" {
         return Layout::Stream;
     }
-    if has_table { Layout::Samples } else { Layout::Linear }
+    let tells_all = container == "avi" || container.contains("mov");
+    if has_table && tells_all { Layout::Samples } else { Layout::Linear }
 }
 
 fn index(

@@ -50,9 +50,14 @@ pub(crate) fn end(
         Layout::Samples => samples_end(demuxer, clock, survey)?,
         // A file that lost its cues lost its end too.
         Layout::Clusters { .. } if index.keyframes.len() > 1 => track_duration(demuxer, clock)?.or(whole),
-        Layout::Linear => {
-            samples_end(demuxer, clock, survey)?.max(whole.map(|length| clock.start.saturating_add(length)))
+        Layout::Linear if options.may_pass => tail::last_packet(demuxer, first)?,
+        // A recording to a pipe says a billion frames.
+        Layout::Linear
+            if demuxer.stream()?.frames().max(0).cast_unsigned() > demuxer.source().size() / 16 =>
+        {
+            None
         }
+        Layout::Linear => whole.map(|length| clock.start.saturating_add(length)),
         // Of fragments, the header tells the header's own part only.
         _ => None,
     };

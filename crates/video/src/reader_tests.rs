@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io::{Read, Seek, SeekFrom},
+    slice,
     sync::{Arc, Mutex},
 };
 
@@ -97,8 +98,8 @@ async fn near_ranges_share_a_request_and_known_blocks_none() {
 async fn two_calls_for_the_same_bytes_fetch_them_once() {
     let Opened { source, .. } = opened(2_000_000).await;
     let calls = [Call::new(CancellationToken::new()), Call::new(CancellationToken::new())];
-    let range = [500_000..900_000];
-    let (one, other) = tokio::join!(source.prefetch(&range, &calls[0]), source.prefetch(&range, &calls[1]));
+    let range = slice::from_ref(&(500_000..900_000));
+    let (one, other) = tokio::join!(source.prefetch(range, &calls[0]), source.prefetch(range, &calls[1]));
     assert_eq!(one.unwrap().bytes(500_000..900_000), other.unwrap().bytes(500_000..900_000));
     assert_eq!(calls[0].figures().requests + calls[1].figures().requests, 1);
 }

@@ -45,7 +45,8 @@ pub(crate) fn last_end(
     Ok(None)
 }
 
-fn last_packet(demuxer: &mut Demuxer, first: &FirstFrame) -> Result<Option<i64>, VideoError> {
+/// Reads to the end: when the last packet's frame ends.
+pub(crate) fn last_packet(demuxer: &mut Demuxer, first: &FirstFrame) -> Result<Option<i64>, VideoError> {
     let mut last: Option<i64> = None;
     loop {
         match demuxer.read() {
