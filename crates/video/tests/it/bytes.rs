@@ -85,9 +85,23 @@ fn avi_is_read_in_part() {
     check_clip(&NOISY_AVI);
 }
 
+/// Its frames carry no times, so places in it cannot be told apart: beyond a few MB it is read only if allowed.
 #[test]
-fn avi_without_index_is_bisected() {
-    check_fraction(without_avi_index(NOISY_AVI.bytes()), &Oracle::of(&NOISY_AVI.path()));
+fn avi_without_index_is_scanned_only_if_allowed() {
+    let oracle = Oracle::of(&NOISY_AVI.path());
+    within(async {
+        let server = Server::start(without_avi_index(NOISY_AVI.bytes())).await;
+        let video = Video::open(server.object(), OpenOptions::default(), None).await.unwrap();
+        let error = exact(&video, &[22.97]).await.map(|_| panic!("read without leave")).unwrap_err();
+        assert!(error.to_string().contains("--allow-scan"), "{error}");
+        assert!(server.take().1 * 100 < server.object_bytes() * 60, "it read on nevertheless");
+
+        let allowed = OpenOptions { allow_scan: true, ..OpenOptions::default() };
+        let video = Video::open(server.object(), allowed, None).await.unwrap();
+        let batch = exact(&video, &[22.97]).await.unwrap();
+        check_frame(video.probe(), &oracle, &batch.frames[0], oracle.at(22.97), 0);
+        assert!(video.io().full_scan, "the figures say so");
+    });
 }
 
 fn overlaps(one: &Range<u64>, other: &Range<u64>) -> bool {
