@@ -3,6 +3,7 @@
 
 mod frames;
 mod model;
+mod origin;
 mod range_server;
 
 use std::process::ExitCode;

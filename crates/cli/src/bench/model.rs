@@ -4,7 +4,6 @@
 //! Wiring: [`ModelBench`] are the arguments, [`run`] does it. It blocks for minutes: call it from a blocking task.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -12,6 +11,8 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use spectemp_model::bench::{self, BenchOptions, BenchReport, BenchRow, Size, Work};
+
+use super::origin;
 
 /// Measure the model on the CPU.
 ///
@@ -131,26 +132,12 @@ impl<'a> Report<'a> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             unix_seconds: now.map_or(0, |since| since.as_secs()),
-            commit: commit(),
-            cpu: cpu(),
+            commit: origin::commit(),
+            cpu: origin::cpu(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             repeat: arguments.repeat,
             profile: if cfg!(debug_assertions) { "dev" } else { "release" },
             figures,
         }
     }
-}
-
-/// The commit of the checkout that this runs in, with a mark where files differ from it.
-fn commit() -> Option<String> {
-    let output =
-        Command::new("git").args(["describe", "--always", "--abbrev=40", "--dirty"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
-}
-
-fn cpu() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -1,12 +1,13 @@
 //! Table and JSON of the figures.
 
-use std::{fmt, path::Path, process::Command, time::SystemTime};
+use std::{fmt, path::Path, time::SystemTime};
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::{FramesBench, clip};
+use crate::bench::origin;
 
 /// Which frames were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -121,7 +122,7 @@ impl Report {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             unix_seconds: now.map_or(0, |since| since.as_secs()),
-            commit: commit(),
+            commit: origin::commit(),
             machine: machine(),
             settings,
             rows,
@@ -179,25 +180,11 @@ fn whole(figure: Option<f64>) -> String {
     figure.map_or_else(|| "?".into(), |figure| format!("{figure:.0}"))
 }
 
-/// The commit of the checkout that this runs in, with a mark where files differ from it.
-fn commit() -> Option<String> {
-    let output =
-        Command::new("git").args(["describe", "--always", "--abbrev=40", "--dirty"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
-}
-
 fn machine() -> Machine {
-    let field = |file: &str, name: &str| {
-        let text = std::fs::read_to_string(file).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let memory = field("/proc/meminfo", "MemTotal");
     Machine {
-        cpu: field("/proc/cpuinfo", "model name"),
+        cpu: origin::cpu(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_mib: memory.and_then(|text| Some(text.split(' ').next()?.parse::<u64>().ok()? / 1024)),
+        memory_mib: origin::memory_mib(),
         system: std::env::consts::OS,
     }
 }
