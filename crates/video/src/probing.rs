@@ -12,6 +12,7 @@ use crate::{
     ffi,
     first::FirstFrame,
     inner::{Clock, Layout},
+    linear,
     meter::Call,
     open::Survey,
     orient::Orientation,
@@ -50,7 +51,12 @@ pub(crate) fn end(
         Layout::Samples => samples_end(demuxer, clock, survey)?,
         // A file that lost its cues lost its end too.
         Layout::Clusters { .. } if index.keyframes.len() > 1 => track_duration(demuxer, clock)?.or(whole),
-        Layout::Linear if options.may_pass => tail::last_packet(demuxer, first)?,
+        Layout::Linear if options.may_pass => {
+            if demuxer.source().size() > linear::FREE_BYTES {
+                call.scanned();
+            }
+            tail::last_packet(demuxer, first)?
+        }
         // A recording to a pipe says a billion frames.
         Layout::Linear
             if demuxer.stream()?.frames().max(0).cast_unsigned() > demuxer.source().size() / 16 =>

@@ -47,13 +47,15 @@ impl Oracle {
         let list = report["frames"].as_array().unwrap();
         let ticks: Vec<_> = list.iter().map(|frame| frame["best_effort_timestamp"].as_i64()).collect();
         let timed = ticks.iter().all(Option::is_some);
-        let frames = list.iter().zip(&ticks).enumerate().map(|(n, (frame, ticks_of))| OracleFrame {
-            stream_s: ticks_of.unwrap_or_default() as f64 * tick,
-            s: match (ticks_of, ticks[0]) {
-                (Some(this), Some(first)) if timed => (this - first) as f64 * tick,
+        let first = ticks[0].unwrap_or_default();
+        let frames = list.iter().zip(&ticks).enumerate().map(|(n, (frame, ticks_of))| {
+            let s = match ticks_of {
+                Some(this) if timed => (this - first) as f64 * tick,
                 _ => n as f64 / rate,
-            },
-            keyframe: frame["key_frame"] == 1,
+            };
+            // ffprobe names no time for the frame that is drained last: it follows the others.
+            let stream_s = ticks_of.map_or(first as f64 * tick + s, |this| this as f64 * tick);
+            OracleFrame { stream_s, s, keyframe: frame["key_frame"] == 1 }
         });
         let frames = frames.collect();
         let oracle = Self {
