@@ -13,7 +13,6 @@ mod report;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clap::Args;
 
 use self::report::{Report, Row, Settings};
@@ -51,7 +50,7 @@ pub(crate) struct FramesBench {
 pub(crate) async fn run(options: &FramesBench) -> anyhow::Result<()> {
     let folder = match &options.cache {
         Some(folder) => folder.clone(),
-        None => default_cache()?,
+        None => super::default_cache()?,
     };
     let file = clip::TestFile::get(&folder, options.seconds).await?;
     let server = RangeServer::start(&file.path).await?;
@@ -71,12 +70,6 @@ pub(crate) async fn run(options: &FramesBench) -> anyhow::Result<()> {
         eprintln!("figures in {}", path.display());
     }
     Ok(())
-}
-
-fn default_cache() -> anyhow::Result<PathBuf> {
-    let folders = directories::ProjectDirs::from("", "", "spectemp");
-    let folders = folders.context("this platform names no cache folder: give --cache")?;
-    Ok(folders.cache_dir().join("bench"))
 }
 
 fn out(options: &FramesBench) -> Option<PathBuf> {

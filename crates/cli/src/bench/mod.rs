@@ -6,8 +6,9 @@ mod model;
 mod origin;
 mod range_server;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::Subcommand;
 
 use crate::context::Context;
@@ -28,4 +29,11 @@ pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Re
         BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where test files and checkpoints are kept.
+fn default_cache() -> anyhow::Result<PathBuf> {
+    let folders = directories::ProjectDirs::from("", "", "spectemp");
+    let folders = folders.context("this platform names no cache folder: give --cache")?;
+    Ok(folders.cache_dir().join("bench"))
 }

@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
         sizes: arguments.sizes.clone(),
         threads: arguments.threads,
         repeat: arguments.repeat,
-        cache: arguments.cache.clone().map_or_else(default_cache, Ok)?,
+        cache: arguments.cache.clone().map_or_else(super::default_cache, Ok)?,
         python: arguments.python.clone(),
     };
     let figures = bench::run(&options, &mut |line| eprintln!("{line}"))?;
@@ -61,12 +61,6 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
         eprintln!("figures in {}", path.display());
     }
     Ok(())
-}
-
-fn default_cache() -> anyhow::Result<PathBuf> {
-    let folders = directories::ProjectDirs::from("", "", "spectemp");
-    let folders = folders.context("this platform names no cache folder: give --cache")?;
-    Ok(folders.cache_dir().join("bench"))
 }
 
 fn table(rows: &[BenchRow]) -> String {
