@@ -19,7 +19,8 @@ demo: build
 	"$(CARGO_TARGET_DIR)/release/spectemp" demo $(ARGS)
 
 # Everything that is tested. Needs no GPU, no network beyond the package registries, no Python.
-test: setup
+test:
+	@scripts/setup.sh --tests
 	scripts/test.sh $(ARGS)
 
 # Puts `spectemp` on the PATH (~/.cargo/bin).

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build needs and is missing (Debian/Ubuntu packages), and says plainly what it cannot install.
-# Prints nothing where all is there. Safe to run again.
+# Prints nothing where all is there. Safe to run again. With --tests also what only the tests need.
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -23,6 +23,10 @@ need clang command -v clang
 need libclang-dev sh -c 'ls /usr/lib/llvm-*/lib/libclang.so /usr/lib/llvm-*/lib/libclang-*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep -q .'
 need gcc command -v cc
 need make command -v make
+if [ "${1:-}" = --tests ]; then # a private Postgres and Redis
+  need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
+  need redis-server command -v redis-server
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v apt-get >/dev/null 2>&1; then

@@ -1,0 +1,1 @@
+//! REST in, rows and ids out.
