@@ -25,6 +25,9 @@ pub enum QuestionError {
         /// Its length.
         bytes: usize,
     },
+    /// A NUL character, which databases and tokenizers treat each in their own way.
+    #[error("question or option holds a NUL character: leave it out")]
+    Nul,
     /// One option is no choice, and letters end at 26.
     #[error("question has {0} choices: give none, or 2 to 26")]
     Choices(usize),
@@ -43,7 +46,7 @@ impl Question {
     /// A checked question.
     ///
     /// # Errors
-    /// Empty or overlong texts, one or more than 26 choices, equal choices.
+    /// Empty or overlong texts, NUL characters, one or more than 26 choices, equal choices.
     pub fn new(text: impl Into<String>, choices: Vec<String>) -> Result<Self, QuestionError> {
         let text = text.into();
         if text.trim().is_empty() {
@@ -55,6 +58,9 @@ impl Question {
         let longest = choices.iter().map(String::len).chain([text.len()]).max().unwrap_or(0);
         if longest > Self::MAX_BYTES {
             return Err(QuestionError::TooLong { bytes: longest });
+        }
+        if choices.iter().chain([&text]).any(|part| part.contains('\0')) {
+            return Err(QuestionError::Nul);
         }
         for (i, choice) in choices.iter().enumerate() {
             if choice.trim().is_empty() {
@@ -86,6 +92,7 @@ mod tests {
         assert_eq!(ask("q", &["a"]), Err(QuestionError::Choices(1)));
         assert_eq!(ask("q", &["a", ""]), Err(QuestionError::EmptyChoice('B')));
         assert_eq!(ask("q", &["a", "b", "a "]), Err(QuestionError::SameChoice('A', 'C')));
+        assert_eq!(ask("q", &["a", "b\0"]), Err(QuestionError::Nul));
         assert!(ask(&"q".repeat(9000), &[]).is_err());
         assert!(ask("q", &["a", "b"]).is_ok());
     }

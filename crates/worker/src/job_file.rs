@@ -1,4 +1,4 @@
-//! A file of jobs: one JSON object per line, `{"id","video","question","choices"?,"plan"?,"set"?}`.
+//! A file of jobs: one JSON object per line, see [`JobText`].
 //!
 //! Every line stands for itself: one that cannot be read is kept with its number and does not stop the rest.
 //! The file is untrusted, so a line is never read further than [`MAX_LINE_BYTES`], whatever it claims to be.
@@ -7,17 +7,12 @@ mod lines;
 
 use std::{collections::HashMap, io, io::BufRead};
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
 use spectemp_store::{BadLine, LocationError, location};
-use spectemp_types::{JobSpec, Plan, PlanError, Question, QuestionError, UriError, VideoUri};
+use spectemp_types::{
+    JobSpec, JobText, JobTextError, Line, MAX_LINE_BYTES, MomentError, PlanDefaults, UriError, VideoUri,
+};
 
-pub use lines::MAX_LINE_BYTES;
-
-use lines::{Line, Lines};
-
-/// The longest id of a job, in bytes.
-pub const MAX_ID_BYTES: usize = 512;
+use lines::Lines;
 
 /// What a line's job has where the line does not say otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +33,10 @@ pub struct FileJob {
     pub line: u64,
     /// The job.
     pub spec: JobSpec,
+    /// Higher ones are claimed first.
+    pub priority: i32,
+    /// When its answer is of no use any more, milliseconds since 1970.
+    pub deadline_ms: Option<i64>,
 }
 
 /// What a file of jobs holds.
@@ -56,38 +55,28 @@ enum LineError {
     TooLong,
     #[error("line is not valid UTF-8 (byte {0} of it)")]
     Encoding(usize),
-    #[error("line is no job: {0}")]
+    #[error("line is not one JSON object {{\"id\", \"video\", \"question\", …}}: {0}")]
     Json(String),
-    #[error("id is empty")]
-    EmptyId,
-    #[error("id has {0} bytes, at most {MAX_ID_BYTES} are allowed")]
-    LongId(usize),
-    #[error("id {0:?} holds control characters")]
-    ControlId(String),
+    #[error(transparent)]
+    Job(JobTextError),
     #[error("id {id:?} stands on line {earlier} already{note}", note = if *same { "" } else { ", with other content" })]
     Duplicate { id: String, earlier: u64, same: bool },
-    #[error(transparent)]
-    Question(#[from] QuestionError),
-    #[error(transparent)]
-    Plan(#[from] PlanError),
+    #[error("deadline {0}")]
+    Deadline(#[from] MomentError),
     #[error(transparent)]
     Uri(#[from] UriError),
     #[error(transparent)]
     Location(#[from] LocationError),
 }
 
-/// A line as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawJob {
-    id: String,
-    video: String,
-    question: String,
-    #[serde(default)]
-    choices: Vec<String>,
-    plan: Option<String>,
-    #[serde(default)]
-    set: Map<String, Value>,
+impl From<JobTextError> for LineError {
+    fn from(error: JobTextError) -> Self {
+        match error {
+            JobTextError::Json(cause) => Self::Json(cause),
+            missing @ JobTextError::NoId => Self::Json(missing.to_string()),
+            other => Self::Job(other),
+        }
+    }
 }
 
 impl JobFile {
@@ -103,10 +92,10 @@ impl JobFile {
             if matches!(&content, Line::Text(text) if text.trim().is_empty()) {
                 continue;
             }
-            match read_line(content, defaults).and_then(|spec| file.check_new(&seen, spec)) {
-                Ok(spec) => {
-                    seen.insert(spec.id.clone(), file.jobs.len());
-                    file.jobs.push(FileJob { line, spec });
+            match read_line(line, content, defaults).and_then(|job| file.check_new(&seen, job)) {
+                Ok(job) => {
+                    seen.insert(job.spec.id.clone(), file.jobs.len());
+                    file.jobs.push(job);
                 }
                 Err(error) => file.bad.push(BadLine { line, error: error.to_string() }),
             }
@@ -114,33 +103,27 @@ impl JobFile {
         Ok(file)
     }
 
-    /// `spec` itself, where no earlier line has its id.
-    fn check_new(&self, seen: &HashMap<String, usize>, spec: JobSpec) -> Result<JobSpec, LineError> {
-        let Some(earlier) = seen.get(&spec.id).and_then(|&index| self.jobs.get(index)) else {
-            return Ok(spec);
+    /// `job` itself, where no earlier line has its id.
+    fn check_new(&self, seen: &HashMap<String, usize>, job: FileJob) -> Result<FileJob, LineError> {
+        let Some(earlier) = seen.get(&job.spec.id).and_then(|&index| self.jobs.get(index)) else {
+            return Ok(job);
         };
-        let same = earlier.spec.fingerprint() == spec.fingerprint();
-        Err(LineError::Duplicate { id: spec.id, earlier: earlier.line, same })
+        let same = earlier.spec.fingerprint() == job.spec.fingerprint();
+        Err(LineError::Duplicate { id: job.spec.id, earlier: earlier.line, same })
     }
 }
 
-fn read_line(line: Line, defaults: &Defaults) -> Result<JobSpec, LineError> {
+fn read_line(number: u64, line: Line, defaults: &Defaults) -> Result<FileJob, LineError> {
     let text = match line {
-        Line::Text(text) => text,
+        Line::Text(text) => JobText::parse(&text)?,
         Line::TooLong => return Err(LineError::TooLong),
         Line::NotUtf8 { valid_up_to } => return Err(LineError::Encoding(valid_up_to + 1)),
     };
-    let raw: RawJob = serde_json::from_str(&text).map_err(|cause| LineError::Json(without_line(&cause)))?;
-    check_id(&raw.id)?;
-    let plan = Plan::named(raw.plan.as_deref().unwrap_or(&defaults.plan))?
-        .set_all(defaults.set.iter().map(String::as_str))?
-        .set_object(&raw.set)?;
-    Ok(JobSpec {
-        id: raw.id,
-        video: place(&raw.video, defaults.videos.as_ref())?,
-        question: Question::new(raw.question, raw.choices)?,
-        plan,
-    })
+    text.checked_id()?;
+    let (priority, deadline_ms) = (text.priority.unwrap_or_default(), text.deadline_ms()?);
+    let video = place(&text.video, defaults.videos.as_ref())?;
+    let spec = text.into_spec(video, &PlanDefaults { plan: &defaults.plan, set: &defaults.set })?;
+    Ok(FileJob { line: number, spec, priority, deadline_ms })
 }
 
 /// The video in the one form that the ledger uses, inside of `prefix` where there is one.
@@ -149,29 +132,6 @@ fn place(video: &str, prefix: Option<&VideoUri>) -> Result<VideoUri, LineError> 
         Some(prefix) => location::under(prefix, video)?,
         None => location::normalize(&VideoUri::parse(video)?)?,
     })
-}
-
-fn check_id(id: &str) -> Result<(), LineError> {
-    if id.trim().is_empty() {
-        return Err(LineError::EmptyId);
-    }
-    if id.len() > MAX_ID_BYTES {
-        return Err(LineError::LongId(id.len()));
-    }
-    if id.chars().any(char::is_control) {
-        return Err(LineError::ControlId(id.to_owned()));
-    }
-    Ok(())
-}
-
-/// The cause with its column only: serde's "line 1" would be mistaken for the file's.
-fn without_line(cause: &serde_json::Error) -> String {
-    let text = cause.to_string();
-    let end = format!(" at line {} column {}", cause.line(), cause.column());
-    match text.strip_suffix(&end) {
-        Some(before) => format!("{before} (column {})", cause.column()),
-        None => text,
-    }
 }
 
 #[cfg(test)]
@@ -260,7 +220,7 @@ mod tests {
             only_error("{\"id\":3,\"video\":\"/v\",\"question\":\"Q\"}").contains("invalid type: integer")
         );
         assert!(only_error("{\"id\":\"a\",\"question\":\"Q\"}").contains("missing field `video`"));
-        assert!(only_error("[1]").contains("line is no job"));
+        assert!(only_error("[1]").contains("not one JSON object"));
         assert!(only_error("{\"id\":\" \",\"video\":\"/v\",\"question\":\"Q\"}").contains("id is empty"));
         assert!(
             only_error("{\"id\":\"a\\nb\",\"video\":\"/v\",\"question\":\"Q\"}")

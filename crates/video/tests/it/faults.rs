@@ -98,7 +98,12 @@ fn stalled_server() {
 
 #[test]
 fn access_withdrawn() {
-    assert!(matches!(broken_later(Fault::Status(403)), FrameError::Permanent(_)));
+    let error = broken_later(Fault::Status(403));
+    assert!(matches!(error, FrameError::Permanent(_)), "{error}");
+    let text = error.to_string();
+    for part in ["127.0.0.1", "refuses access", "asked for byte ", "403"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
 }
 
 #[test]
