@@ -20,7 +20,7 @@ pub use ledger::{
     AnswerRow, AnsweredJob, Claim, Claimed, Counts, Cursor, FailedJob, Finished, Job, JobConflict, Lease,
     Ledger, LedgerOptions, LedgerReader, Page, Reclaimed, Submission, VideoRow,
 };
-pub use location::{LocationError, LocationOptions, Locations, ObjectLocation};
+pub use location::{AllowList, LocationError, LocationOptions, Locations, ObjectLocation};
 pub use objects::{ObjectKey, Objects};
 pub use sql::{SqlLimits, SqlTable, VIEWS};
 

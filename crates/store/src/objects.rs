@@ -3,10 +3,10 @@
 use std::{fmt, path::Path as FilePath, sync::Arc};
 
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path};
-use spectemp_types::{JobId, Trace};
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path, prefix::PrefixStore};
+use spectemp_types::{JobId, Trace, VideoUri};
 
-use crate::StoreError;
+use crate::{Locations, StoreError, location};
 
 /// Which object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +80,21 @@ impl Objects {
         let store = LocalFileSystem::new_with_prefix(dir).map_err(StoreError::object(dir.display()))?;
         let store = store.with_automatic_cleanup(true);
         Ok(Self { durable: Arc::new(store.clone().with_fsync(true)), store: Arc::new(store) })
+    }
+
+    /// The objects under `prefix`, a folder (made if it is missing) or a part of a bucket: where a server keeps its
+    /// traces and thumbnails. The prefix is the operator's own, so the list of what users may open is not asked; it
+    /// need not and should not name it.
+    ///
+    /// # Errors
+    /// [`StoreError::Location`], [`StoreError::Io`].
+    pub fn at(prefix: &VideoUri, locations: &Locations) -> Result<Self, StoreError> {
+        if let Some(folder) = location::local_path(prefix)? {
+            std::fs::create_dir_all(&folder).map_err(StoreError::io("make folder", &folder))?;
+            return Self::local(&folder);
+        }
+        let place = locations.resolve_own_folder(prefix)?;
+        Ok(Self::over(Arc::new(PrefixStore::new(place.store, place.path))))
     }
 
     /// The objects in any store.

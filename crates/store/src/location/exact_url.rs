@@ -13,40 +13,67 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig,
-    client::{
-        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-        ReqwestConnector,
-    },
+    ClientOptions, ObjectStore,
+    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
     http::HttpBuilder,
     path::Path,
 };
+use reqwest::redirect::Policy;
 use url::Url;
 
-use super::place::decoded;
+use super::{
+    AllowList, LocationOptions,
+    clients::{client_options, retry},
+    place::decoded,
+};
+
+/// As browsers and most clients do it.
+const MOST_REDIRECTS: usize = 10;
 
 /// One HTTP client for all hosts: it keeps its own connections.
 #[derive(Debug)]
 pub(super) struct HttpClients {
-    options: ClientOptions,
-    retry: RetryConfig,
+    options: LocationOptions,
+    /// Where redirects may lead; anywhere if there is no list.
+    allowed: Option<AllowList>,
     client: OnceLock<HttpClient>,
 }
 
 impl HttpClients {
-    pub(super) fn new(options: ClientOptions, retry: RetryConfig) -> Self {
-        Self { options, retry, client: OnceLock::new() }
+    pub(super) fn new(options: LocationOptions, allowed: Option<AllowList>) -> Self {
+        Self { options, allowed, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<HttpClient, object_store::Error> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let redirects = match self.allowed.clone() {
+            None => Policy::limited(MOST_REDIRECTS),
+            Some(list) => Policy::custom(move |attempt| {
+                if attempt.previous().len() > MOST_REDIRECTS {
+                    attempt.error("too many redirects")
+                } else if list.permits_url(attempt.url()) {
+                    attempt.follow()
+                } else {
+                    attempt.error("the server redirects to what this server may not open")
+                }
+            }),
+        };
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("spectemp/", env!("CARGO_PKG_VERSION")))
+            .timeout(self.options.request_timeout)
+            .connect_timeout(self.options.connect_timeout)
+            .http1_only()
+            .redirect(redirects)
+            .build()
+            .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(self.client.get_or_init(|| HttpClient::new(client)).clone())
     }
 
     /// A store that reaches the one object at `url`, and the path that stands for it in messages.
     pub(super) fn object(&self, url: &Url) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
-        let client = match self.client.get() {
-            Some(client) => client.clone(),
-            None => {
-                let client = ReqwestConnector::default().connect(&self.options)?;
-                self.client.get_or_init(|| client).clone()
-            }
-        };
+        let client = self.client()?;
         let mut shown = url.clone();
         // These two cannot fail for a URL with a host, and http(s) has one.
         let _ = shown.set_username("");
@@ -60,8 +87,8 @@ impl HttpClients {
         exact.set_fragment(None);
         let store = HttpBuilder::new()
             .with_url(&shown[..url::Position::BeforePath])
-            .with_client_options(self.options.clone())
-            .with_retry(self.retry.clone())
+            .with_client_options(client_options(&self.options).with_allow_http(true))
+            .with_retry(retry(&self.options))
             .with_http_connector(Connector(ExactUrl { client, url: exact.to_string(), authorization }))
             .build()?;
         let path = Path::from_url_path(shown.path()).unwrap_or_else(|_| Path::from(shown.path()));

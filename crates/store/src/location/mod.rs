@@ -1,12 +1,17 @@
 //! From a URI or a path to an object client and a path in it.
 //!
-//! Clients are made once per bucket (or for all of the local file system) and shared. Credentials come from the
-//! environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`
-//! (`http://` is allowed where the endpoint says so), `GOOGLE_*`, `AZURE_*`, or the machine's own role.
+//! Clients are made once per bucket (or for all of the local file system) and shared. Settings come from the
+//! environment: `AWS_REGION`, `AWS_ENDPOINT_URL` (`http://` is allowed where the endpoint says so), `GOOGLE_*`,
+//! `AZURE_*`; credentials too, those of S3 else from the chain of the AWS tools (module `aws`).
+//!
+//! On a server an [`AllowList`] says what may be opened; every way to a client goes through [`Locations`].
 //!
 //! How a name is read: a plain path is taken as it is written; in a URI `%XX` is decoded; `#` and `?` belong to the
 //! name, except in `http(s)`, where they begin fragment and query.
 
+mod allow;
+mod aws;
+mod clients;
 mod download;
 mod exact_url;
 mod place;
@@ -19,18 +24,17 @@ use std::{
     time::Duration,
 };
 
-use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
-};
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 use spectemp_types::{UriError, VideoUri};
 
+pub use allow::AllowList;
 pub(crate) use place::local_path;
 pub use place::normalize;
 pub use prefix::{batch_name, join, under, within};
 
+use clients::Clients;
 use exact_url::HttpClients;
-use place::{Cloud, Place};
+use place::Place;
 
 /// Why a location cannot be used. No text holds a query.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,12 @@ pub enum LocationError {
         uri: String,
         /// Why.
         cause: String,
+    },
+    /// A location that this server may not open.
+    #[error("{uri:?} is in no bucket, prefix or folder that this server may open")]
+    Forbidden {
+        /// The URI without query.
+        uri: String,
     },
     /// A location outside of the prefix that all must lie in.
     #[error("{uri:?} lies outside of {prefix:?}")]
@@ -102,10 +112,10 @@ pub struct ObjectLocation {
 /// Makes clients and keeps them.
 #[derive(Debug)]
 pub struct Locations {
-    options: LocationOptions,
-    environment: HashMap<String, String>,
-    clients: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    clients: Clients,
+    made: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     http: HttpClients,
+    allowed: Option<AllowList>,
 }
 
 impl Default for Locations {
@@ -127,15 +137,61 @@ impl Locations {
         options: LocationOptions,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let http = HttpClients::new(client_options(&options).with_allow_http(true), retry(&options));
-        Self { options, environment: environment.into_iter().collect(), clients: Mutex::default(), http }
+        Self {
+            clients: Clients::new(options, environment.into_iter().collect()),
+            made: Mutex::default(),
+            http: HttpClients::new(options, None),
+            allowed: None,
+        }
+    }
+
+    /// The same for a server: what is not on the list is [`LocationError::Forbidden`] from now on, and a redirect of
+    /// a web server leads only to what is on it.
+    pub fn allow(mut self, list: AllowList) -> Self {
+        self.http = HttpClients::new(*self.clients.options(), Some(list.clone()));
+        self.allowed = Some(list);
+        self
+    }
+
+    /// Checks that `uri` may be opened. Nothing is opened.
+    ///
+    /// # Errors
+    /// [`LocationError::Forbidden`], or a name that no object can have.
+    pub fn check(&self, uri: &VideoUri) -> Result<(), LocationError> {
+        self.place(uri).map(|_| ())
+    }
+
+    fn place(&self, uri: &VideoUri) -> Result<Place, LocationError> {
+        match &self.allowed {
+            Some(list) => list.permit(uri),
+            None => Place::of(uri),
+        }
     }
 
     /// The client and path for `uri`. Nothing is read yet.
     ///
     /// # Errors
-    /// A name that no object can have, or a client that cannot be made.
+    /// [`LocationError::Forbidden`], a name that no object can have, or a client that cannot be made.
     pub fn resolve(&self, uri: &VideoUri) -> Result<ObjectLocation, LocationError> {
+        let location = self.client_of(self.place(uri)?, uri)?;
+        if location.path.filename().is_none() {
+            let cause = "it names no object".to_owned();
+            return Err(LocationError::Name { uri: uri.redacted(), cause });
+        }
+        Ok(location)
+    }
+
+    /// As [`Self::resolve`], for a prefix, which may be a whole bucket.
+    pub(crate) fn resolve_folder(&self, uri: &VideoUri) -> Result<ObjectLocation, LocationError> {
+        self.client_of(self.place(uri)?, uri)
+    }
+
+    /// As [`Self::resolve_folder`], for what the operator of the server has named: the list is not asked.
+    pub(crate) fn resolve_own_folder(&self, uri: &VideoUri) -> Result<ObjectLocation, LocationError> {
+        self.client_of(Place::of(uri)?, uri)
+    }
+
+    fn client_of(&self, place: Place, uri: &VideoUri) -> Result<ObjectLocation, LocationError> {
         let shown = || uri.redacted();
         let name_error =
             |cause: object_store::path::Error| LocationError::Name { uri: shown(), cause: cause.to_string() };
@@ -143,25 +199,20 @@ impl Locations {
             uri: shown(),
             cause: redacted_cause(&error),
         };
-        let (store, path) = match Place::of(uri)? {
+        let (store, path) = match place {
             Place::Local(path) => {
                 let path = Path::parse(path.to_string_lossy()).map_err(name_error)?;
-                (
-                    self.cached("file", || Ok(Arc::new(LocalFileSystem::new().with_fsync(true))))
-                        .map_err(client_error)?,
-                    path,
-                )
+                let disk = || Ok(Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>);
+                (self.cached("file", disk).map_err(client_error)?, path)
             }
             Place::Bucket { cloud, authority, key } => {
                 let path = Path::parse(&key).map_err(name_error)?;
                 let name = format!("{}://{authority}", cloud.scheme());
-                (self.cached(&name, || self.bucket(cloud, &authority)).map_err(client_error)?, path)
+                let bucket = || self.clients.bucket(cloud, &authority);
+                (self.cached(&name, bucket).map_err(client_error)?, path)
             }
             Place::Http(url) => self.http.object(&url).map_err(client_error)?,
         };
-        if path.filename().is_none() {
-            return Err(LocationError::Name { uri: shown(), cause: "it names no object".to_owned() });
-        }
         Ok(ObjectLocation { store, path, uri: uri.clone() })
     }
 
@@ -170,92 +221,13 @@ impl Locations {
         name: &str,
         make: impl FnOnce() -> Result<Arc<dyn ObjectStore>, E>,
     ) -> Result<Arc<dyn ObjectStore>, E> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(name) {
             return Ok(Arc::clone(client));
         }
         let client = make()?;
         clients.insert(name.to_owned(), Arc::clone(&client));
         Ok(client)
-    }
-
-    fn bucket(&self, cloud: Cloud, authority: &str) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-        let options = client_options(&self.options);
-        let retry = retry(&self.options);
-        Ok(match cloud {
-            Cloud::S3 => {
-                let options = options.with_allow_http(self.s3_over_http());
-                let builder = self.settings("AWS_").fold(AmazonS3Builder::new(), |builder, (key, value)| {
-                    match key.parse() {
-                        Ok(key) => builder.with_config(key, value),
-                        Err(_) => builder,
-                    }
-                });
-                Arc::new(
-                    builder
-                        .with_bucket_name(authority)
-                        .with_client_options(options)
-                        .with_retry(retry)
-                        .build()?,
-                )
-            }
-            Cloud::Google => {
-                let settings = self.settings("GOOGLE_").chain(self.settings("SERVICE_ACCOUNT"));
-                let builder = settings.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| {
-                    match key.parse() {
-                        Ok(key) => builder.with_config(key, value),
-                        Err(_) => builder,
-                    }
-                });
-                Arc::new(
-                    builder
-                        .with_bucket_name(authority)
-                        .with_client_options(options)
-                        .with_retry(retry)
-                        .build()?,
-                )
-            }
-            Cloud::Azure => {
-                let scheme = if authority.contains('@') { "abfss" } else { "az" };
-                let builder =
-                    self.settings("AZURE_").fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| {
-                        match key.parse() {
-                            Ok(key) => builder.with_config(key, value),
-                            Err(_) => builder,
-                        }
-                    });
-                let builder = builder.with_url(format!("{scheme}://{authority}/"));
-                Arc::new(builder.with_client_options(options).with_retry(retry).build()?)
-            }
-        })
-    }
-
-    /// The variables of one cloud, names in lower case as its builder knows them.
-    fn settings(&self, prefix: &str) -> impl Iterator<Item = (String, &String)> {
-        let of_cloud = self.environment.iter().filter(move |(name, _)| name.starts_with(prefix));
-        of_cloud.map(|(name, value)| (name.to_ascii_lowercase(), value))
-    }
-
-    /// True where the environment names an endpoint without TLS, or allows it outright.
-    fn s3_over_http(&self) -> bool {
-        let value = |name: &str| {
-            self.environment.get(name).map_or_else(String::new, |value| value.to_ascii_lowercase())
-        };
-        let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
-        endpoints.iter().any(|name| value(name).starts_with("http://"))
-            || matches!(value("AWS_ALLOW_HTTP").as_str(), "true" | "1")
-    }
-}
-
-fn client_options(options: &LocationOptions) -> ClientOptions {
-    ClientOptions::new().with_timeout(options.request_timeout).with_connect_timeout(options.connect_timeout)
-}
-
-fn retry(options: &LocationOptions) -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig::default(),
-        max_retries: options.retries,
-        retry_timeout: options.retry_timeout,
     }
 }
 

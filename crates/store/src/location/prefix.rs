@@ -37,8 +37,8 @@ pub fn within(prefix: &VideoUri, uri: &VideoUri) -> Result<(), LocationError> {
     let inside = !has_parent(uri.expose())
         && match (Place::of(prefix)?, Place::of(uri)?) {
             (Place::Local(folder), Place::Local(path)) => {
-                let (folder, path) = (resolved(&folder), resolved(&path));
-                path != folder && path.starts_with(folder)
+                let (folder, path) = (real_path(&folder), real_path(&path));
+                folder.zip(path).is_some_and(|(folder, path)| path != folder && path.starts_with(folder))
             }
             (
                 Place::Bucket { cloud, authority, key: folder },
@@ -95,7 +95,7 @@ fn outside(prefix: &VideoUri, uri: &str) -> LocationError {
 }
 
 /// True where a part of the path is `..`, written or encoded.
-fn has_parent(text: &str) -> bool {
+pub(super) fn has_parent(text: &str) -> bool {
     let path = if text.starts_with("http") { text.split(['?', '#']).next().unwrap_or(text) } else { text };
     path.to_ascii_lowercase()
         .replace("%2e", ".")
@@ -113,20 +113,24 @@ fn below(folder: &str, key: &str) -> bool {
     }
 }
 
-/// `path` with all symlinks followed; for what does not exist, its nearest existing parent's.
-fn resolved(path: &Path) -> PathBuf {
+/// `path` with all symlinks followed; for what does not exist, its nearest existing parent's. `None` where a symlink
+/// leads to nothing: who writes through it makes a file that nobody has checked.
+pub(super) fn real_path(path: &Path) -> Option<PathBuf> {
     let mut existing = path;
     let mut missing = Vec::new();
     loop {
         if let Ok(real) = existing.canonicalize() {
-            return missing.iter().rev().fold(real, |path: PathBuf, part| path.join(part));
+            return Some(missing.iter().rev().fold(real, |path: PathBuf, part| path.join(part)));
+        }
+        if existing.is_symlink() {
+            return None;
         }
         match (existing.parent(), existing.file_name()) {
             (Some(parent), Some(name)) => {
                 missing.push(name);
                 existing = parent;
             }
-            _ => return path.to_owned(),
+            _ => return Some(path.to_owned()),
         }
     }
 }
