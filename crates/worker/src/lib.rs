@@ -12,6 +12,6 @@ mod tier;
 
 pub use error::WorkerError;
 pub use event::{Event, JobName, Outcome};
-pub use job_file::{Defaults, FileJob, JobFile, MAX_ID_BYTES, MAX_LINE_BYTES};
+pub use job_file::{Defaults, FileJob, JobFile};
 pub use runner::{Ended, Models, Options, Runner, Stop, Work};
 pub use tier::DiskTier;

@@ -1,74 +1,38 @@
-//! Lines of an untrusted file, each bounded: of an overlong one only its existence is known, its bytes are skipped.
+//! The lines of a reader.
 
-use std::io::{self, BufRead, Read as _};
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead},
+};
 
-/// The longest line, in bytes, without its end.
-pub const MAX_LINE_BYTES: usize = 1024 * 1024;
-
-const BOM: &[u8] = b"\xef\xbb\xbf";
-
-/// What a line holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    /// Text, without the line's end and the file's byte order mark.
-    Text(String),
-    /// More than [`MAX_LINE_BYTES`].
-    TooLong,
-    /// Bytes that are no text.
-    NotUtf8 {
-        /// How many of its bytes are.
-        valid_up_to: usize,
-    },
-}
+use spectemp_types::{Line, LineSplitter};
 
 /// The lines of a reader with their numbers, from 1.
 pub(super) struct Lines<R> {
     reader: R,
-    number: u64,
+    /// Taken at the end of the reader.
+    splitter: Option<LineSplitter>,
+    ready: VecDeque<(u64, Line)>,
 }
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, number: 0 }
+        Self { reader, splitter: Some(LineSplitter::default()), ready: VecDeque::new() }
     }
 
-    fn read(&mut self) -> io::Result<Option<Line>> {
-        let mut bytes = Vec::new();
-        let most = MAX_LINE_BYTES as u64 + 1;
-        if self.reader.by_ref().take(most).read_until(b'\n', &mut bytes)? == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-        } else if bytes.len() > MAX_LINE_BYTES {
-            self.skip_line()?;
-            return Ok(Some(Line::TooLong));
-        }
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-        if self.number == 1 && bytes.starts_with(BOM) {
-            bytes.drain(..BOM.len());
-        }
-        Ok(Some(match String::from_utf8(bytes) {
-            Ok(text) => Line::Text(text),
-            Err(cause) => Line::NotUtf8 { valid_up_to: cause.utf8_error().valid_up_to() },
-        }))
-    }
-
-    fn skip_line(&mut self) -> io::Result<()> {
+    fn read(&mut self) -> io::Result<Option<(u64, Line)>> {
         loop {
-            let buffer = self.reader.fill_buf()?;
-            if buffer.is_empty() {
-                return Ok(());
+            if let Some(line) = self.ready.pop_front() {
+                return Ok(Some(line));
             }
-            let end = buffer.iter().position(|&byte| byte == b'\n');
-            let used = end.map_or(buffer.len(), |at| at + 1);
+            let Some(splitter) = &mut self.splitter else { return Ok(None) };
+            let bytes = self.reader.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(self.splitter.take().and_then(LineSplitter::finish));
+            }
+            splitter.push(bytes, |number, line| self.ready.push_back((number, line)));
+            let used = bytes.len();
             self.reader.consume(used);
-            if end.is_some() {
-                return Ok(());
-            }
         }
     }
 }
@@ -77,12 +41,14 @@ impl<R: BufRead> Iterator for Lines<R> {
     type Item = io::Result<(u64, Line)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.read().map(|line| line.map(|line| (self.number, line))).transpose()
+        self.read().transpose()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use spectemp_types::MAX_LINE_BYTES;
+
     use super::*;
 
     fn lines(bytes: &[u8]) -> Vec<(u64, Line)> {
