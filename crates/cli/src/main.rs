@@ -84,6 +84,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(dispatch(cli.command, &context));
     // A decode or model thread that is still at work must not keep a finished command alive.
     runtime.shutdown_background();
+    spectemp_telemetry::flush_traces();
     code
 }
 

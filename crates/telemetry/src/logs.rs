@@ -1,8 +1,14 @@
 //! Logs go to stderr, never to stdout, which belongs to results. `SPECTEMP_LOG` filters them as
 //! `tracing_subscriber::EnvFilter` does; without it only warnings are shown.
+//!
+//! Spans have a filter of their own (see `traces`), so that a quiet log does not stop traces from being sent.
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+use crate::traces::{self, Otlp};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,18 +19,40 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `filter` is used where `SPECTEMP_LOG` is not set.
+/// Starts logging, and sends traces where the environment names a collector ([`Otlp::from_env`]).
+/// `filter` is used where `SPECTEMP_LOG` is not set.
 ///
 /// # Errors
-/// A filter that does not parse, or a second call in one process.
+/// As [`init`].
 pub fn init_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    init(format, filter, Otlp::from_env().as_ref())
+}
+
+/// Starts logging, and sends traces to `otlp`; call [`flush_traces`](crate::flush_traces) before the process ends.
+///
+/// # Errors
+/// A filter that does not parse, a collector address that is no URL, or a second call in one process.
+pub fn init(format: LogFormat, filter: &str, otlp: Option<&Otlp>) -> anyhow::Result<()> {
     let filter = std::env::var("SPECTEMP_LOG").unwrap_or_else(|_| filter.to_owned());
     let filter =
         EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} does not parse"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|cause| anyhow::anyhow!("logging cannot start: {cause}"))
+    let mut layers = vec![lines(format).with_filter(filter).boxed()];
+    let provider = otlp.map(Otlp::provider).transpose()?;
+    if let Some(provider) = &provider {
+        layers.push(traces::layer(provider));
+    }
+    let started = tracing_subscriber::registry().with(layers).try_init();
+    started.map_err(|cause| anyhow::anyhow!("logging cannot start: {cause}"))?;
+    if let Some(provider) = provider {
+        traces::keep(provider);
+    }
+    Ok(())
+}
+
+fn lines(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => layer.with_target(false).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
 }
