@@ -58,6 +58,8 @@ pub(crate) struct Demuxer {
     source: Arc<Source>,
     control: Arc<Control>,
     wrap_from: Option<i64>,
+    /// The parameters have been looked for. FFmpeg crashes where that is asked of a container twice.
+    informed: bool,
 }
 
 impl Demuxer {
@@ -79,7 +81,8 @@ impl Demuxer {
         let mut input =
             ffi::open_input(io, dictionary(options), move || watched.interrupted()).map_err(failed)?;
         // MPEG-PS and FLV find their streams while they read.
-        if options.find_info || input.nb_streams() == 0 {
+        let informed = options.find_info || input.nb_streams() == 0;
+        if informed {
             ffi::find_stream_info(&mut input).map_err(failed)?;
         }
         if let Some(error) = control.take_error() {
@@ -95,11 +98,14 @@ impl Demuxer {
         };
         ffi::keep_only(&mut input, stream);
         let wrap_from = options.wrap_from;
-        Ok(Self { input, stream, source: Arc::clone(source), control, wrap_from })
+        Ok(Self { input, stream, source: Arc::clone(source), control, wrap_from, informed })
     }
 
     /// Reads packets until the parameters are known.
     pub(crate) fn find_info(&mut self) -> Result<(), VideoError> {
+        if std::mem::replace(&mut self.informed, true) {
+            return Ok(());
+        }
         let result = ffi::find_stream_info(&mut self.input);
         match (self.control.take_error(), result) {
             (Some(error), _) => Err(error),

@@ -168,6 +168,14 @@ exact! {
     m2ts_h264: "m2ts", FRONT, "-c copy";
 }
 
+// Program streams and Flash
+exact! {
+    ps_mpeg2: "mpg", SMALL, "-c:v mpeg2video -g 15 -q:v 4 -bf 2 -f vob";
+    ps_mpeg2_with_sound: "mpg", SMALL, "-c:v mpeg2video -g 15 -q:v 4 -bf 2 -c:a mp2 -shortest -f vob";
+    flv_h264: "flv", FRONT, "-c copy";
+    flv_h264_no_duration: "flv", FRONT, "-c copy -flvflags no_duration_filesize";
+}
+
 #[test]
 fn avi_mpeg4() {
     check(&AVI, 0);
