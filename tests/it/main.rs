@@ -8,6 +8,7 @@
 )]
 
 mod ask;
+mod demo;
 mod imports;
 mod kill;
 mod run;

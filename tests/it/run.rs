@@ -198,6 +198,15 @@ fn the_second_question_about_a_video_costs_no_bytes_and_no_decoding() {
 
 #[test]
 fn ctrl_c_finishes_the_round_and_the_same_command_goes_on() {
+    stopped_gently("INT");
+}
+
+#[test]
+fn so_does_what_a_service_manager_sends() {
+    stopped_gently("TERM");
+}
+
+fn stopped_gently(word: &str) {
     let place = Place::new();
     let videos = place.videos(&[300, 320, 340], 4);
     let all = jobs(&videos);
@@ -207,7 +216,7 @@ fn ctrl_c_finishes_the_round_and_the_same_command_goes_on() {
     let stderr = place.path("first.log");
     let mut child = place.start(&[&args[..], &["-vv", "--log-json"]].concat(), &stderr);
     until("the first round", || log(&stderr).contains("\"round done\""));
-    signal(&child, "INT");
+    signal(&child, word);
     assert_eq!(child.wait().unwrap().code(), Some(130), "{}", log(&stderr));
     assert!(log(&stderr).contains("press Ctrl-C again"), "{}", log(&stderr));
 

@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod frames;
 mod gc;
+mod memory;
 mod model;
 mod models;
 mod open;
@@ -74,6 +75,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::bound_arenas();
     let cli = Cli::parse();
     output::exit_code(start(cli))
 }

@@ -3,7 +3,7 @@
 
 mod frames;
 mod model;
-mod origin;
+pub(crate) mod origin;
 mod range_server;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -4,7 +4,6 @@
 //! Wiring: [`ModelBench`] are the arguments, [`run`] does it. It blocks for minutes: call it from a blocking task.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,7 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use spectemp_model::bench::{self, BenchOptions, BenchReport, BenchRow, Size, Work};
 
-use super::origin;
+use super::origin::Origin;
 
 /// Measure the model on the CPU.
 ///
@@ -111,26 +110,18 @@ fn cells(row: &BenchRow) -> Vec<String> {
 /// All figures, and where they come from.
 #[derive(Serialize)]
 struct Report<'a> {
-    unix_seconds: u64,
-    commit: Option<String>,
-    cpu: Option<String>,
-    cores: usize,
+    #[serde(flatten)]
+    origin: Origin,
     repeat: u32,
-    profile: &'static str,
     #[serde(flatten)]
     figures: &'a BenchReport,
 }
 
 impl<'a> Report<'a> {
     fn new(arguments: &ModelBench, figures: &'a BenchReport) -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
-            unix_seconds: now.map_or(0, |since| since.as_secs()),
-            commit: origin::commit(),
-            cpu: origin::cpu(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            origin: Origin::here(),
             repeat: arguments.repeat,
-            profile: if cfg!(debug_assertions) { "dev" } else { "release" },
             figures,
         }
     }

@@ -22,7 +22,7 @@ use super::{
     clock,
     score::{self, Scored},
 };
-use crate::{context::Context, output};
+use crate::{bench::origin::Origin, context::Context, output};
 
 /// Archives of at most so many questions get a page for every trace; larger ones for the wrong answers of `spectemp`.
 const ALL_TRACES: usize = 60;
@@ -162,7 +162,7 @@ impl<'a> Outcome<'a> {
             json!({"id": one.id, "seconds": video.seconds, "question": question.text, "expected": question.answer, "got": got(one)})
         });
         json!({
-            "made": clock::readable(clock::now()),
+            "origin": Origin::here(),
             "version": env!("CARGO_PKG_VERSION"),
             "archive": {
                 "seed": args.seed,

@@ -1,13 +1,13 @@
 //! Table and JSON of the figures.
 
-use std::{fmt, path::Path, time::SystemTime};
+use std::{fmt, path::Path};
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::{FramesBench, clip};
-use crate::bench::origin;
+use crate::bench::origin::Origin;
 
 /// Which frames were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,7 +79,6 @@ pub(super) struct Settings {
     frames: u32,
     size: &'static str,
     repeat: u32,
-    profile: &'static str,
 }
 
 impl Settings {
@@ -94,7 +93,6 @@ impl Settings {
             frames: options.frames,
             size: "448x252",
             repeat: options.repeat,
-            profile: if cfg!(debug_assertions) { "dev" } else { "release" },
         }
     }
 }
@@ -102,31 +100,15 @@ impl Settings {
 /// All figures.
 #[derive(Serialize)]
 pub(super) struct Report {
-    unix_seconds: u64,
-    commit: Option<String>,
-    machine: Machine,
+    #[serde(flatten)]
+    origin: Origin,
     settings: Settings,
     rows: Vec<Row>,
 }
 
-#[derive(Serialize)]
-struct Machine {
-    cpu: Option<String>,
-    cores: usize,
-    memory_mib: Option<u64>,
-    system: &'static str,
-}
-
 impl Report {
     pub(super) fn new(settings: Settings, rows: Vec<Row>) -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self {
-            unix_seconds: now.map_or(0, |since| since.as_secs()),
-            commit: origin::commit(),
-            machine: machine(),
-            settings,
-            rows,
-        }
+        Self { origin: Origin::here(), settings, rows }
     }
 
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
@@ -178,13 +160,4 @@ fn cells(row: &Row) -> Vec<String> {
 
 fn whole(figure: Option<f64>) -> String {
     figure.map_or_else(|| "?".into(), |figure| format!("{figure:.0}"))
-}
-
-fn machine() -> Machine {
-    Machine {
-        cpu: origin::cpu(),
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_mib: origin::memory_mib(),
-        system: std::env::consts::OS,
-    }
 }
