@@ -119,10 +119,6 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(arguments: &ModelBench, figures: &'a BenchReport) -> Self {
-        Self {
-            origin: Origin::here(),
-            repeat: arguments.repeat,
-            figures,
-        }
+        Self { origin: Origin::here(), repeat: arguments.repeat, figures }
     }
 }
