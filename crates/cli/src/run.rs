@@ -3,7 +3,7 @@
 //! A job is (batch, id), and the ledger knows what became of each: the same command again goes on where the last one
 //! stopped, whatever stopped it.
 
-mod dry_run;
+pub(crate) mod dry_run;
 pub(crate) mod progress;
 pub(crate) mod start;
 pub(crate) mod words;
@@ -169,7 +169,7 @@ fn results(args: &RunArgs) -> anyhow::Result<VideoUri> {
 /// Puts the file's jobs into the ledger; those that are there already are found again.
 async fn submit(home: &Home, batch: &str, file: JobFile, retry_failed: bool) -> anyhow::Result<Submitted> {
     if retry_failed {
-        home.ledger().retry_failed(batch).await?;
+        home.ledger().retry_failed(spectemp_store::DEFAULT_TENANT, batch).await?;
     }
     let mut submitted = Submitted { bad: file.bad, ..Submitted::default() };
     for chunk in file.jobs.chunks(CHUNK) {

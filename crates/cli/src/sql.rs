@@ -5,14 +5,14 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
-use spectemp_store::{Home, SqlLimits, SqlTable};
+use spectemp_store::{DEFAULT_TENANT, Home, SqlLimits, SqlTable};
 
 use crate::{context::Context, output};
 
 /// Arguments of `spectemp sql`.
 #[derive(Args)]
 pub(crate) struct SqlArgs {
-    /// One select on the views answers, failures, evidence, rounds and videos (docs/sql.md describes their columns).
+    /// One select on the views answers, failures, evidence, rounds, videos and jobs_by_state (docs/sql.md describes their columns).
     query: String,
     /// How the rows are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -36,7 +36,7 @@ enum Format {
 pub(crate) async fn run(args: SqlArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let home = Home::open_reader(&context.home_dir()?).await?;
     let limits = SqlLimits { timeout: Duration::from_secs(args.timeout), rows: args.limit };
-    let table = home.ledger().sql(&args.query, limits).await?;
+    let table = home.ledger().sql(DEFAULT_TENANT, &args.query, limits).await?;
     match args.format {
         Format::Table => output::print(&as_table(&table))?,
         Format::Csv => output::print(&as_csv(&table))?,

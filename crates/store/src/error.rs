@@ -34,6 +34,24 @@ pub enum StoreError {
         /// The newest version known here.
         known: i64,
     },
+    /// The ledger on a server was not upgraded yet.
+    #[error("{database} has schema version {found}, this program needs {known}: run `spectemp migrate`")]
+    NotMigrated {
+        /// Which database.
+        database: String,
+        /// Its version; 0 without any.
+        found: i64,
+        /// The version needed.
+        known: i64,
+    },
+    /// The database is away: it restarts, is full of connections, or cannot be reached. Try again.
+    #[error("ledger failed to {what}: the database cannot be reached: {cause}")]
+    Unavailable {
+        /// The verb phrase.
+        what: &'static str,
+        /// What is known of it.
+        cause: String,
+    },
     /// The ledger is of an older version and another process holds the home, so it cannot be upgraded now.
     #[error("ledger {} must be upgraded first and its home is in use by {holder}: try again later", path.display())]
     OlderAndHeld {
@@ -147,11 +165,19 @@ impl StoreError {
         }
     }
 
+    /// True where the database or a store is away for a moment: the same call may succeed later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
     pub(crate) fn database(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |error| {
-            const SQLITE_FULL: &str = "13";
-            match error.as_database_error().and_then(|e| e.code().map(|code| code == SQLITE_FULL)) {
-                Some(true) => Self::Full { what: "the ledger".to_owned() },
+            let code = error.as_database_error().and_then(|error| error.code());
+            match code.as_deref() {
+                // SQLITE_FULL, and Postgres's disk_full.
+                Some("13" | "53100") => Self::Full { what: "the ledger".to_owned() },
+                Some(code) if is_away(code) => Self::Unavailable { what, cause: error.to_string() },
+                None if is_broken(&error) => Self::Unavailable { what, cause: error.to_string() },
                 _ => Self::Database { what, cause: error.to_string() },
             }
         }
@@ -167,6 +193,15 @@ impl StoreError {
     pub(crate) fn corrupt(what: impl std::fmt::Display) -> impl FnOnce(serde_json::Error) -> Self {
         move |error| Self::Corrupt { what: what.to_string(), cause: error.to_string() }
     }
+}
+
+/// Postgres's classes of a lost connection, of a server that starts or stops, of too many connections.
+fn is_away(code: &str) -> bool {
+    code.len() == 5 && (code.starts_with("08") || code.starts_with("57P") || code == "53300")
+}
+
+fn is_broken(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_))
 }
 
 /// True where an I/O error of a full disk lies somewhere below.

@@ -20,20 +20,22 @@ use std::{
 use spectemp_types::Trace;
 
 use crate::{
-    DiskCache, Finished, GcLimits, GcReport, Lease, Ledger, LedgerOptions, LedgerReader, Objects, Reclaimed,
+    DiskCache, GcLimits, GcReport, Lease, Ledger, LedgerOptions, LedgerReader, Objects, Reclaimed, Store,
     StoreError,
 };
 
 const LEDGER_FILE: &str = "ledger.sqlite";
 const LOCK_FILE: &str = "home.lock";
+/// Many on purpose: a user who kills the program (or a machine that loses power) again and again within one slow round
+/// must not lose an answer by it, and a job that does bring the program down holds nobody up meanwhile: it runs last.
+const DEATHS_ALONE: u32 = 8;
 const RETRY_LOCK_EVERY: Duration = Duration::from_millis(100);
 
 /// A home held by this process.
 #[derive(Debug)]
 pub struct Home {
     dir: PathBuf,
-    ledger: Ledger,
-    objects: Objects,
+    store: Store,
     reclaimed: Reclaimed,
     // The last field: dropped after everything that it protects.
     _lock: File,
@@ -55,7 +57,8 @@ impl Home {
     /// [`StoreError::Held`] without `wait`; [`StoreError::Newer`]; [`StoreError::Io`], [`StoreError::Full`],
     /// [`StoreError::Database`].
     pub async fn open(dir: &Path, wait: bool) -> Result<Self, StoreError> {
-        Self::open_with(dir, wait, &LedgerOptions::default()).await
+        let options = LedgerOptions { deaths_alone: DEATHS_ALONE, ..LedgerOptions::default() };
+        Self::open_with(dir, wait, &options).await
     }
 
     /// As [`Self::open`], with options for the ledger.
@@ -77,8 +80,7 @@ impl Home {
         }
         Ok(Self {
             dir: dir.to_owned(),
-            ledger,
-            objects: Objects::local(&dir.join("objects"))?,
+            store: Store::new(ledger, Objects::local(&dir.join("objects"))?),
             reclaimed,
             _lock: lock,
         })
@@ -115,12 +117,12 @@ impl Home {
 
     /// The ledger.
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        self.store.ledger()
     }
 
     /// Traces and thumbnails.
     pub fn objects(&self) -> &Objects {
-        &self.objects
+        self.store.objects()
     }
 
     /// What was taken over from a dead process when this home was opened.
@@ -147,35 +149,17 @@ impl Home {
         DiskCache::open(&dir, limit_bytes).map_err(StoreError::io("open cache", &dir))
     }
 
-    /// Ends a job with its answer: the trace object first, then answer and status in one transaction. A death in
-    /// between leaves an object that nothing points at (`gc` frees it), never a row that points at nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Stale`] changes nothing. After any other error (a full disk) the job has failed with it, unless
-    /// even that could not be written: then it goes back to the queue when the home is opened next.
-    pub async fn finish(&self, lease: Lease, trace: &Trace) -> Result<(), StoreError> {
-        let error = match self.try_finish(&lease, trace).await {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_stale() => return Err(error),
-            Err(error) => error,
-        };
-        if let Err(second) = self.ledger.fail(lease, &error.to_string(), false).await {
-            tracing::error!(job.id = %trace.job_id, error = %second, "cannot record a failed job");
-        }
-        Err(error)
+    /// Ledger and objects together.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
-    async fn try_finish(&self, lease: &Lease, trace: &Trace) -> Result<(), StoreError> {
-        let key = self.objects.put_trace(lease.epoch(), trace).await?;
-        let finished = Finished {
-            answer: &trace.answer,
-            totals: &trace.totals,
-            video: &trace.video,
-            target: &trace.target,
-            draft: trace.draft.as_ref(),
-            trace: &key,
-        };
-        self.ledger.finish_by_ref(lease, finished).await
+    /// As [`Store::finish`].
+    ///
+    /// # Errors
+    /// As [`Store::finish`].
+    pub async fn finish(&self, lease: Lease, trace: &Trace) -> Result<(), StoreError> {
+        self.store.finish(lease, trace).await
     }
 
     /// Frees what nothing needs.
@@ -188,7 +172,7 @@ impl Home {
 
     /// Closes the ledger and lets go of the home.
     pub async fn close(self) {
-        self.ledger.close().await;
+        self.store.ledger().close().await;
     }
 }
 

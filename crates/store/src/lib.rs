@@ -1,6 +1,7 @@
-//! Everything durable: the ledger (SQLite), objects, locations, the home folder.
+//! Everything durable: the ledger (SQLite or Postgres), objects, locations, the home folder.
 
 mod authorizer;
+mod db;
 mod disk_cache;
 mod error;
 mod export;
@@ -9,7 +10,9 @@ mod home;
 mod ledger;
 pub mod location;
 mod objects;
+mod reader_role;
 mod sql;
+mod store;
 
 pub use disk_cache::DiskCache;
 pub use error::StoreError;
@@ -17,12 +20,14 @@ pub use export::{BadLine, ExportJob, ExportReport, export};
 pub use gc::{GcLimits, GcReport};
 pub use home::{Home, HomeReader};
 pub use ledger::{
-    AnswerRow, AnsweredJob, Claim, Claimed, Counts, Cursor, FailedJob, Finished, Job, JobConflict, Lease,
-    Ledger, LedgerOptions, LedgerReader, Page, Reclaimed, Submission, VideoRow,
+    AnswerRow, AnsweredJob, Batch, Claim, Claimed, Counts, Cursor, DEFAULT_TENANT, FailedJob, Finished, Job,
+    JobConflict, JobFilter, Lease, Ledger, LedgerKind, LedgerOptions, LedgerReader, MigrateOptions, Migrated,
+    NewJob, Page, Reclaimed, Submission, VideoRow, Webhook, migrate,
 };
 pub use location::{AllowList, LocationError, LocationOptions, Locations, ObjectLocation};
 pub use objects::{ObjectKey, Objects};
 pub use sql::{SqlLimits, SqlTable, VIEWS};
+pub use store::Store;
 
 /// A folder in memory where there is one: syncing to a disk is not what these tests are about.
 #[cfg(test)]

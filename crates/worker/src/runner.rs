@@ -188,6 +188,7 @@ impl Run {
                 worker: &worker,
                 limit,
                 prefer_video: self.last.as_ref(),
+                lease: None,
             };
             let claimed = self.shared.home.ledger().claim(&claim).await?;
             if claimed.is_empty() {

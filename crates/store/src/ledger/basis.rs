@@ -1,8 +1,8 @@
 //! What the rounds of a job rest on: the version of its video and the models. Rounds that rest on different things
 //! are never mixed in one answer.
 
-use super::{Lease, Ledger, job::column};
-use crate::StoreError;
+use super::{Lease, Ledger};
+use crate::{StoreError, db::query};
 
 impl Ledger {
     /// Ties the job to `basis`, any text that is the same as long as what its rounds rest on is the same. Where its
@@ -11,37 +11,35 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
     pub async fn rest_on(&self, lease: &Lease, basis: &str) -> Result<Option<String>, StoreError> {
-        let fail = || StoreError::database("tie a job to its video and models");
-        let mut transaction = self.writes.begin_with("begin immediate").await.map_err(fail())?;
-        let row = sqlx::query(
-            "select basis, (select count(*) from ledger_rounds where job_id = $1) as committed \
-             from ledger_jobs where id = $1 and status = 'running' and epoch = $2",
+        const WHAT: &str = "tie a job to its video and models";
+        let mut transaction = self.writes.begin(WHAT).await?;
+        let row = query(
+            WHAT,
+            "select j.basis, (select count(*) from ledger_rounds where job_id = $1) as committed \
+             from ledger_jobs j where j.id = $1 and j.status = 'running' and j.epoch = $2 {lock_job}",
         )
-        .bind(lease.job().to_string())
+        .bind(lease.job())
         .bind(lease.epoch())
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(fail())?;
+        .optional(&mut transaction)
+        .await?;
         let Some(row) = row else { return Err(lease.stale()) };
-        let earlier: Option<String> = column(&row, "basis")?;
+        let earlier: Option<String> = row.get("basis")?;
         if earlier.as_deref() == Some(basis) {
             return Ok(None);
         }
-        let dropped = column::<i64>(&row, "committed")? > 0;
+        let dropped = row.get::<i64>("committed")? > 0;
         if dropped {
-            sqlx::query("delete from ledger_rounds where job_id = $1")
-                .bind(lease.job().to_string())
-                .execute(&mut *transaction)
-                .await
-                .map_err(fail())?;
+            query(WHAT, "delete from ledger_rounds where job_id = $1")
+                .bind(lease.job())
+                .execute(&mut transaction)
+                .await?;
         }
-        sqlx::query("update ledger_jobs set basis = $2 where id = $1")
-            .bind(lease.job().to_string())
+        query(WHAT, "update ledger_jobs set basis = $2 where id = $1")
+            .bind(lease.job())
             .bind(basis)
-            .execute(&mut *transaction)
-            .await
-            .map_err(fail())?;
-        transaction.commit().await.map_err(fail())?;
+            .execute(&mut transaction)
+            .await?;
+        transaction.commit(WHAT).await?;
         Ok(dropped.then(|| earlier.unwrap_or_default()))
     }
 }

@@ -1,39 +1,50 @@
 //! Claiming: a queued job becomes running and its claimer gets a lease.
 //!
 //! A process that dies counts against the jobs it had running only where they committed no round since their
-//! claim. A job that was running at [`ALONE_AFTER`] such deaths in a row is suspected to bring the program down:
-//! from then on it runs after all others and alone, so that it cannot take others with it and no other death is
-//! blamed on it. At [`FAIL_AFTER`] deaths in a row it has failed. That is many on purpose: a user who kills the program
-//! (or a machine that loses power) again and again within one slow round must not lose an answer by it, and a job that
-//! does bring the program down holds nobody up meanwhile, since it runs last.
+//! claim, see `expire.rs`. A job that was running at [`ALONE_AFTER`] such deaths in a row is suspected to bring the
+//! program down: from then on it runs after all others and alone in its worker, so that it cannot take others with it
+//! and no other death is blamed on it. Where several workers share a ledger there may always be others; so a worker
+//! that runs nothing takes a suspect first once it has waited for [`PATIENCE_MS`].
 
-use spectemp_types::{JobId, Round, VideoUri};
-use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
+use std::{collections::HashMap, time::Duration};
+
+use spectemp_types::{JobId, JobStatus, Round, VideoUri};
 
 use super::{
     Job, Lease, Ledger,
-    job::{JOB_COLUMNS, column, parse_column},
-    now_ms,
-    read::rounds_of,
+    job::job_columns,
+    read::{ROUND_COLUMNS, read_round},
 };
-use crate::StoreError;
+use crate::{
+    LedgerKind, StoreError,
+    db::{Row, Transaction, Value, query},
+};
 
-/// Deaths in a row after which a job runs alone.
+/// Deaths in a row after which a job runs alone. The statements and their indexes have it as a literal.
 pub(super) const ALONE_AFTER: u32 = 2;
-/// Deaths in a row, all but the first two of them alone, after which a job has failed.
-pub(super) const FAIL_AFTER: u32 = 10;
+/// How long a suspect waits for a moment without other jobs.
+const PATIENCE_MS: i64 = 60_000;
+/// Jobs whose wait ends in one claim.
+const MOST_DUE: u32 = 500;
+const WHAT: &str = "claim jobs";
+
+/// Of `ledger_jobs`: may be claimed beside others. The first line is the predicate of the partial indexes.
+pub(super) const READY: &str = "status = 'queued' and held = false and delayed = false and crashes < 2 \
+    and (deadline_at is null or deadline_at > {now})";
 
 /// What to claim.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     /// Only of this batch.
     pub batch: Option<&'a str>,
-    /// Name of the claimer, for people who read the ledger.
+    /// Name of the claimer, another one for each start of a process: jobs that run alone do so among those of one name.
     pub worker: &'a str,
-    /// Most jobs to claim; they all are about one video.
+    /// Most jobs to claim; they all are about one video and of one tenant.
     pub limit: usize,
     /// A video whose bytes and frames are at hand: its jobs come first.
     pub prefer_video: Option<&'a VideoUri>,
+    /// How long the lease holds without [`Ledger::heartbeat`]; `None`: for as long as the holder of the home lives.
+    pub lease: Option<Duration>,
 }
 
 /// A claimed job.
@@ -47,32 +58,20 @@ pub struct Claimed {
     pub rounds: Vec<Round>,
 }
 
-/// What happened to the jobs that a dead process had left running.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reclaimed {
-    /// Back in the queue.
-    pub requeued: u64,
-    /// Failed, because the process died too often while they ran.
-    pub failed: u64,
-}
-
 impl Ledger {
     /// Claims the best queued job (of the preferred video, else the highest priority, else the oldest) and up to
-    /// `limit - 1` waiting ones on the same video.
+    /// `limit - 1` waiting ones of the same tenant on the same video.
     ///
-    /// Nothing is returned while a job that runs alone is running, or is the only one left while others run:
-    /// ask again when one of them ends.
+    /// Nothing is returned while the worker runs a job that runs alone, or where only such jobs are left while it runs
+    /// others: ask again when one of them ends.
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    /// [`StoreError::Full`], [`StoreError::Unavailable`], [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<Vec<Claimed>, StoreError> {
-        let fail = || StoreError::database("claim jobs");
-        let mut transaction = self.writes.begin_with("begin immediate").await.map_err(fail())?;
-        let mut claimed = Vec::new();
-        for job in choose(&mut transaction, claim).await? {
-            claimed.push(take(&mut transaction, claim.worker, job).await?);
-        }
-        transaction.commit().await.map_err(fail())?;
+        let mut transaction = self.writes.begin(WHAT).await?;
+        let rows = choose(&mut transaction, claim).await?;
+        let claimed = if rows.is_empty() { Vec::new() } else { take(&mut transaction, claim, &rows).await? };
+        transaction.commit(WHAT).await?;
         Ok(claimed)
     }
 
@@ -86,148 +85,193 @@ impl Ledger {
         batch: &str,
         wanted: impl IntoIterator<Item = JobId>,
     ) -> Result<u64, StoreError> {
-        let wanted: Vec<String> = wanted.into_iter().map(|job| job.to_string()).collect();
-        let wanted = serde_json::to_string(&wanted).map_err(StoreError::corrupt("list of jobs"))?;
-        sqlx::query(
-            "update ledger_jobs set held = id not in (select value from json_each($2)) \
-             where batch = $1 and held <> (id not in (select value from json_each($2)))",
+        const WHAT: &str = "hold jobs back";
+        query(
+            WHAT,
+            "update ledger_jobs set held = id not in {ids_2} \
+             where batch = $1 and held <> (id not in {ids_2})",
         )
         .bind(batch)
-        .bind(wanted)
+        .bind(Value::ids(wanted))
         .execute(&self.writes)
-        .await
-        .map_err(StoreError::database("hold jobs back"))?;
-        sqlx::query_scalar::<_, i64>(
-            "select count(*) from ledger_jobs where batch = $1 and held = 1 and status = 'queued'",
+        .await?;
+        let row = query(
+            WHAT,
+            "select count(*) as held from ledger_jobs where batch = $1 and held = true and status = 'queued'",
         )
         .bind(batch)
-        .fetch_one(&self.writes)
-        .await
-        .map(|held| held as u64)
-        .map_err(StoreError::database("hold jobs back"))
-    }
-
-    /// Puts the running jobs of a dead process back into the queue. Only the holder of the home calls it, before
-    /// it claims anything: whatever runs then belongs to a process that is gone.
-    pub(crate) async fn reclaim(&self) -> Result<Reclaimed, StoreError> {
-        let fail = || StoreError::database("take over the jobs of a dead process");
-        let mut transaction = self.writes.begin_with("begin immediate").await.map_err(fail())?;
-        let running = sqlx::query(
-            "update ledger_jobs set status = 'queued', epoch = epoch + 1, lease_holder = null, \
-             crashes = case when exists (select 1 from ledger_rounds r where r.job_id = ledger_jobs.id and r.epoch = ledger_jobs.epoch) \
-                       then 0 else crashes + 1 end \
-             where status = 'running'",
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(fail())?
-        .rows_affected();
-        let error = format!(
-            "the process died {FAIL_AFTER} times while this job ran without finishing a round, the last {} times with no other job \
-             beside it: its video may bring the program down (--retry-failed tries again)",
-            FAIL_AFTER - ALONE_AFTER
-        );
-        let failed = sqlx::query(
-            "update ledger_jobs set status = 'failed', error = $1, permanent = 1, ended_at = $2 \
-             where status = 'queued' and crashes >= $3",
-        )
-        .bind(error)
-        .bind(now_ms())
-        .bind(FAIL_AFTER)
-        .execute(&mut *transaction)
-        .await
-        .map_err(fail())?
-        .rows_affected();
-        transaction.commit().await.map_err(fail())?;
-        Ok(Reclaimed { requeued: running - failed.min(running), failed })
+        .one(&self.writes)
+        .await?;
+        row.number("held")
     }
 }
 
 /// The jobs to take, best first; all about one video.
-async fn choose(connection: &mut SqliteConnection, claim: &Claim<'_>) -> Result<Vec<SqliteRow>, StoreError> {
-    if claim.limit == 0 || suspect_runs(connection).await? {
+async fn choose(transaction: &mut Transaction, claim: &Claim<'_>) -> Result<Vec<Row>, StoreError> {
+    if claim.limit == 0 {
         return Ok(Vec::new());
     }
-    if let Some(video) = claim.prefer_video {
-        let rows = ready(connection, claim, Some(&video.redacted()), claim.limit).await?;
-        if !rows.is_empty() {
-            return Ok(rows);
+    let idle = match standing(transaction, claim).await? {
+        Standing::Alone => return Ok(Vec::new()),
+        Standing::Idle => true,
+        Standing::Busy => false,
+    };
+    if idle && claim.lease.is_some() {
+        let overdue = suspect(transaction, claim, PATIENCE_MS).await?;
+        if !overdue.is_empty() {
+            return Ok(overdue);
         }
     }
-    match ready(connection, claim, None, 1).await?.first() {
-        Some(best) => ready(connection, claim, Some(column(best, "video_uri")?), claim.limit).await,
-        None => suspect(connection, claim).await,
+    let preferred = claim.prefer_video.map(VideoUri::redacted);
+    let mut best = None;
+    if let Some(video) = &preferred {
+        best = ready(transaction, claim, Some(video), None, 1).await?.pop();
+    }
+    if best.is_none() {
+        best = ready(transaction, claim, None, None, 1).await?.pop();
+    }
+    match best {
+        Some(best) if claim.limit == 1 => Ok(vec![best]),
+        Some(best) => {
+            let (video, tenant): (String, String) = (best.get("video_uri")?, best.get("tenant")?);
+            ready(transaction, claim, Some(&video), Some(&tenant), claim.limit).await
+        }
+        None if idle => suspect(transaction, claim, 0).await,
+        None => Ok(Vec::new()),
     }
 }
 
-async fn suspect_runs(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar("select exists (select 1 from ledger_jobs where status = 'running' and crashes >= $1)")
-        .bind(ALONE_AFTER)
-        .fetch_one(connection)
-        .await
-        .map_err(StoreError::database("claim jobs"))
+enum Standing {
+    /// The worker runs nothing.
+    Idle,
+    /// It runs jobs.
+    Busy,
+    /// It runs one that runs alone.
+    Alone,
 }
 
-/// Queued jobs that need not run alone.
+/// What the worker runs. Jobs whose wait is over become ready on the way.
+async fn standing(transaction: &mut Transaction, claim: &Claim<'_>) -> Result<Standing, StoreError> {
+    if transaction.kind() == LedgerKind::Postgres {
+        // One claim of a worker at a time: else two of them could each think that it runs nothing.
+        query(WHAT, "select pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(format!("spectemp claim {}", claim.worker))
+            .execute(&mut *transaction)
+            .await?;
+    }
+    let row = query(
+        WHAT,
+        "select count(*) as running, count(*) filter (where crashes >= 2) as alone, \
+         exists (select 1 from ledger_jobs where status = 'queued' and delayed = true and ready_at <= {now}) as due \
+         from ledger_jobs where status = 'running' and lease_holder = $1",
+    )
+    .bind(claim.worker)
+    .one(&mut *transaction)
+    .await?;
+    if row.get("due")? {
+        let statement = format!(
+            "update ledger_jobs set delayed = false where id in (select id from ledger_jobs \
+             where status = 'queued' and delayed = true and ready_at <= {{now}} order by ready_at limit {MOST_DUE} {{skip_locked}})"
+        );
+        query(WHAT, statement).execute(&mut *transaction).await?;
+    }
+    Ok(match (row.number("running")?, row.number("alone")?) {
+        (0_u64, _) => Standing::Idle,
+        (_, 0_u64) => Standing::Busy,
+        _ => Standing::Alone,
+    })
+}
+
+/// Queued jobs that need not run alone, best first.
 async fn ready(
-    connection: &mut SqliteConnection,
+    transaction: &mut Transaction,
     claim: &Claim<'_>,
     video: Option<&str>,
+    tenant: Option<&str>,
     limit: usize,
-) -> Result<Vec<SqliteRow>, StoreError> {
-    // The filters are put into the text, not as `$1 is null or …`, so that each form finds its index.
-    let batch = claim.batch.map_or("", |_| "and batch = $3");
-    let one_video = video.map_or("", |_| "and video_uri = $4");
+) -> Result<Vec<Row>, StoreError> {
+    // Filters and limit are put into the text, not as `$1 is null or …`, so that each form finds its index.
+    let mut statement = format!("select {} from ledger_jobs j where {READY}", job_columns());
+    let mut values = Vec::new();
+    for (column, value) in [("batch", claim.batch), ("video_uri", video), ("tenant", tenant)] {
+        if let Some(value) = value {
+            values.push(value);
+            statement += &format!(" and {column} = ${}", values.len());
+        }
+    }
+    statement += &format!(" order by priority desc, seq limit {limit} {{skip_locked_job}}");
+    values.into_iter().fold(query(WHAT, statement), |query, value| query.bind(value)).all(transaction).await
+}
+
+/// The next job that must run alone, if it has waited for so long.
+async fn suspect(
+    transaction: &mut Transaction,
+    claim: &Claim<'_>,
+    waited_ms: i64,
+) -> Result<Vec<Row>, StoreError> {
+    let batch = claim.batch.map_or("", |_| "and batch = $2");
     let statement = format!(
-        "select {JOB_COLUMNS} from ledger_jobs where status = 'queued' and held = 0 and crashes < $1 {batch} {one_video} \
-         order by priority desc, seq limit $2"
+        "select {} from ledger_jobs j where status = 'queued' and held = false and delayed = false and crashes >= 2 \
+         and (deadline_at is null or deadline_at > {{now}}) and ready_at <= {{now}} - $1 {batch} \
+         order by crashes, seq limit 1 {{skip_locked_job}}",
+        job_columns()
     );
-    sqlx::query(AssertSqlSafe(statement))
-        .bind(ALONE_AFTER)
-        .bind(limit as i64)
-        .bind(claim.batch)
-        .bind(video)
-        .fetch_all(connection)
-        .await
-        .map_err(StoreError::database("claim jobs"))
-}
-
-/// The next job that must run alone, if nothing else is running.
-async fn suspect(connection: &mut SqliteConnection, claim: &Claim<'_>) -> Result<Vec<SqliteRow>, StoreError> {
-    let statement = job_query(
-        "where status = 'queued' and held = 0 and ($1 is null or batch = $1) \
-         and not exists (select 1 from ledger_jobs other where other.status = 'running') order by crashes, seq limit 1",
-    );
-    sqlx::query(AssertSqlSafe(statement))
-        .bind(claim.batch)
-        .fetch_all(connection)
-        .await
-        .map_err(StoreError::database("claim jobs"))
-}
-
-fn job_query(rest: &str) -> String {
-    format!("select {JOB_COLUMNS} from ledger_jobs {rest}")
-}
-
-async fn take(
-    connection: &mut SqliteConnection,
-    worker: &str,
-    row: SqliteRow,
-) -> Result<Claimed, StoreError> {
-    let id: JobId = parse_column(&row, "id")?;
-    let epoch: u32 = sqlx::query_scalar(
-        "update ledger_jobs set status = 'running', epoch = epoch + 1, attempts = attempts + 1, \
-         lease_holder = $2, claimed_at = $3 where id = $1 and status = 'queued' returning epoch",
-    )
-    .bind(id.to_string())
-    .bind(worker)
-    .bind(now_ms())
-    .fetch_one(&mut *connection)
+    let query = query(WHAT, statement).bind(waited_ms);
+    match claim.batch {
+        Some(batch) => query.bind(batch),
+        None => query,
+    }
+    .all(transaction)
     .await
-    .map_err(StoreError::database("claim jobs"))?;
-    let rounds = rounds_of(connection, id).await?;
-    let mut job = Job::read(&row)?;
-    job.status = spectemp_types::JobStatus::Running;
-    job.epoch = epoch;
-    Ok(Claimed { lease: Lease::new(id, epoch), job, rounds })
+}
+
+/// Makes the jobs of `rows` the claimer's.
+async fn take(
+    transaction: &mut Transaction,
+    claim: &Claim<'_>,
+    rows: &[Row],
+) -> Result<Vec<Claimed>, StoreError> {
+    let jobs: Vec<Job> = rows.iter().map(Job::read).collect::<Result<_, _>>()?;
+    let taken = query(
+        WHAT,
+        "update ledger_jobs set status = 'running', epoch = epoch + 1, attempts = attempts + 1, lease_holder = $2, \
+         lease_expires_at = {now} + $3, claimed_at = {now} where id in {ids_1} and status = 'queued'",
+    )
+    .bind(Value::ids(jobs.iter().map(|job| job.id)))
+    .bind(claim.worker)
+    .bind(claim.lease.map(|lease| lease.as_millis() as i64))
+    .execute(&mut *transaction)
+    .await?;
+    if taken != jobs.len() as u64 {
+        return Err(StoreError::Database { what: WHAT, cause: "a chosen job was not waiting".to_owned() });
+    }
+    let mut rounds = rounds_of_all(transaction, &jobs).await?;
+    let claimed = |mut job: Job| {
+        job.status = JobStatus::Running;
+        job.epoch += 1;
+        job.attempts += 1;
+        job.worker = Some(claim.worker.to_owned());
+        let rounds = rounds.remove(&job.id).unwrap_or_default();
+        Claimed { lease: Lease::new(job.id, job.epoch), job, rounds }
+    };
+    Ok(jobs.into_iter().map(claimed).collect())
+}
+
+/// The committed rounds of the jobs, in order.
+async fn rounds_of_all(
+    transaction: &mut Transaction,
+    jobs: &[Job],
+) -> Result<HashMap<JobId, Vec<Round>>, StoreError> {
+    let mut rounds: HashMap<JobId, Vec<Round>> = HashMap::new();
+    if jobs.iter().all(|job| job.rounds == 0) {
+        return Ok(rounds);
+    }
+    let statement =
+        format!("select {ROUND_COLUMNS} from ledger_rounds where job_id in {{ids_1}} order by job_id, no");
+    let ids = jobs.iter().filter(|job| job.rounds > 0).map(|job| job.id);
+    for row in query(WHAT, statement).bind(Value::ids(ids)).all(transaction).await? {
+        let (job, round) = read_round(&row)?;
+        rounds.entry(job).or_default().push(round);
+    }
+    Ok(rounds)
 }

@@ -1,30 +1,41 @@
 //! Jobs and answers as they are read back.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt, num::ParseIntError, str::FromStr};
 
 use spectemp_types::{Answer, Evidence, JobId, JobSpec, JobStatus, ModelRevision, Totals, TraceVideo};
-use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
 
-use crate::StoreError;
+use crate::{StoreError, db::Row};
 
 /// Where a job stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// Its UUID.
     pub id: JobId,
+    /// Whose it is.
+    pub tenant: String,
     /// The batch it belongs to.
     pub batch: String,
     /// What was asked. The video has no query: signatures are never stored.
     pub spec: JobSpec,
     /// Where it stands.
     pub status: JobStatus,
+    /// Higher ones are claimed first.
+    pub priority: i32,
+    /// When it fails if it has not ended, milliseconds since 1970.
+    pub deadline_ms: Option<i64>,
     /// Number of its last claim.
     pub epoch: u32,
     /// Claims so far.
     pub attempts: u32,
     /// Deaths of the process since the last committed round.
     pub crashes: u32,
-    /// Why it failed.
+    /// Passing faults in a row since the last committed round.
+    pub tries: u32,
+    /// Committed rounds.
+    pub rounds: u32,
+    /// Who runs it.
+    pub worker: Option<String>,
+    /// Why it failed, or what the last passing fault was.
     pub error: Option<String>,
     /// When it was submitted, milliseconds since 1970.
     pub created_ms: i64,
@@ -32,24 +43,40 @@ pub struct Job {
     pub ended_ms: Option<i64>,
 }
 
-/// The columns that [`Job::read`] wants.
-pub(super) const JOB_COLUMNS: &str =
-    "seq, id, batch, spec, video_uri, status, epoch, attempts, crashes, error, created_at, ended_at";
+/// True where the job committed a round since its last claim.
+pub(super) const PROGRESSED: &str =
+    "exists (select 1 from ledger_rounds r where r.job_id = j.id and r.epoch = j.epoch)";
+
+/// The columns that [`Job::read`] wants, of `ledger_jobs j`.
+pub(super) fn job_columns() -> String {
+    format!(
+        "j.seq, j.id, j.tenant, j.batch, j.spec, j.video_uri, j.status, j.priority, j.deadline_at, j.epoch, j.attempts, \
+         j.crashes, case when {PROGRESSED} then 0 else j.tries end as tries, \
+         (select count(*) from ledger_rounds r where r.job_id = j.id) as rounds, j.lease_holder, j.error, \
+         j.created_at, j.ended_at"
+    )
+}
 
 impl Job {
-    pub(super) fn read(row: &SqliteRow) -> Result<Self, StoreError> {
-        let id: JobId = parse_column(row, "id")?;
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
+        let id: JobId = row.id("id")?;
         Ok(Self {
             id,
-            batch: column(row, "batch")?,
-            spec: json_column(row, "spec", id)?,
-            status: parse_column(row, "status")?,
-            epoch: column(row, "epoch")?,
-            attempts: column(row, "attempts")?,
-            crashes: column(row, "crashes")?,
-            error: column(row, "error")?,
-            created_ms: column(row, "created_at")?,
-            ended_ms: column(row, "ended_at")?,
+            tenant: row.get("tenant")?,
+            batch: row.get("batch")?,
+            spec: row.json("spec", format!("job {id}"))?,
+            status: row.parse("status")?,
+            priority: row.number("priority")?,
+            deadline_ms: row.get("deadline_at")?,
+            epoch: row.number("epoch")?,
+            attempts: row.number("attempts")?,
+            crashes: row.number("crashes")?,
+            tries: row.number("tries")?,
+            rounds: row.number("rounds")?,
+            worker: row.get("lease_holder")?,
+            error: row.get("error")?,
+            created_ms: row.get("created_at")?,
+            ended_ms: row.get("ended_at")?,
         })
     }
 }
@@ -78,26 +105,23 @@ pub(super) const ANSWER_COLUMNS: &str = "a.epoch as answer_epoch, a.answer, a.ch
     a.video as seen_video, a.target, a.draft, a.answered_at";
 
 impl AnswerRow {
-    pub(super) fn read(row: &SqliteRow, id: JobId) -> Result<Self, StoreError> {
-        let choice: Option<String> = column(row, "choice")?;
-        let evidence: Vec<Evidence> = json_column(row, "evidence", id)?;
-        let draft: Option<&str> = column(row, "draft")?;
+    pub(super) fn read(row: &Row, id: JobId) -> Result<Self, StoreError> {
+        let owner = format!("job {id}");
+        let choice: Option<String> = row.get("choice")?;
+        let evidence: Vec<Evidence> = row.json("evidence", &owner)?;
         Ok(Self {
             answer: Answer {
-                text: column(row, "answer")?,
+                text: row.get("answer")?,
                 choice: choice.and_then(|letter| letter.chars().next()),
-                confidence: column::<Option<f64>>(row, "confidence")?.unwrap_or(f64::NAN),
+                confidence: row.get::<Option<f64>>("confidence")?.unwrap_or(f64::NAN),
                 evidence,
             },
-            totals: json_column(row, "totals", id)?,
-            video: json_column(row, "seen_video", id)?,
-            target: json_column(row, "target", id)?,
-            draft: draft
-                .map(serde_json::from_str)
-                .transpose()
-                .map_err(StoreError::corrupt(format!("draft of job {id}")))?,
-            epoch: column(row, "answer_epoch")?,
-            answered_ms: column(row, "answered_at")?,
+            totals: row.json("totals", &owner)?,
+            video: row.json("seen_video", &owner)?,
+            target: row.json("target", &owner)?,
+            draft: row.optional_json("draft", &owner)?,
+            epoch: row.number("answer_epoch")?,
+            answered_ms: row.get("answered_at")?,
         })
     }
 }
@@ -124,6 +148,21 @@ pub struct FailedJob {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor(pub(super) i64);
 
+/// The text of a cursor, for a caller that hands it out.
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// Some rows in job order, and where the next ones begin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
@@ -149,42 +188,18 @@ pub struct Counts {
 }
 
 impl Counts {
+    pub(super) fn set(&mut self, status: JobStatus, jobs: u64) {
+        match status {
+            JobStatus::Queued => self.queued = jobs,
+            JobStatus::Running => self.running = jobs,
+            JobStatus::Answered => self.answered = jobs,
+            JobStatus::Failed => self.failed = jobs,
+            JobStatus::Cancelled => self.cancelled = jobs,
+        }
+    }
+
     /// All jobs.
     pub fn total(&self) -> u64 {
         self.queued + self.running + self.answered + self.failed + self.cancelled
     }
-}
-
-/// A column; a value that does not fit is a damaged ledger, not a panic.
-pub(super) fn column<'r, T>(row: &'r SqliteRow, name: &str) -> Result<T, StoreError>
-where
-    T: Decode<'r, Sqlite> + Type<Sqlite>,
-{
-    row.try_get(name).map_err(|cause| StoreError::Corrupt {
-        what: format!("column {name} of the ledger"),
-        cause: cause.to_string(),
-    })
-}
-
-/// A text column parsed as `T`.
-pub(super) fn parse_column<T>(row: &SqliteRow, column: &str) -> Result<T, StoreError>
-where
-    T: FromStr,
-    T::Err: Display,
-{
-    let text: &str = self::column(row, column)?;
-    text.parse().map_err(|cause: T::Err| StoreError::Corrupt {
-        what: format!("{column} {text:?}"),
-        cause: cause.to_string(),
-    })
-}
-
-/// A JSON column of job `id`.
-pub(super) fn json_column<T: serde::de::DeserializeOwned>(
-    row: &SqliteRow,
-    column: &str,
-    id: JobId,
-) -> Result<T, StoreError> {
-    serde_json::from_str(self::column(row, column)?)
-        .map_err(StoreError::corrupt(format!("{column} of job {id}")))
 }

@@ -1,9 +1,14 @@
 //! What the holder of a lease may write. Every statement is guarded by the lease's epoch.
 
+use std::{collections::HashSet, time::Duration};
+
 use spectemp_types::{Answer, JobId, ModelRevision, Round, Totals, TraceVideo};
 
-use super::{Ledger, job::column, now_ms, reserve, round_row::insert_round};
-use crate::{ObjectKey, StoreError};
+use super::{Ledger, job::PROGRESSED, reserve, round_row::insert_round};
+use crate::{
+    ObjectKey, StoreError,
+    db::{Value, query},
+};
 
 /// The right to write about a job, from its claim until it ends, is given back or is taken over.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +49,11 @@ impl Lease {
         self.epoch
     }
 
+    /// An error unless the guarded statement found its row.
+    fn held(&self, rows: u64) -> Result<(), StoreError> {
+        if rows == 1 { Ok(()) } else { Err(self.stale()) }
+    }
+
     pub(super) fn stale(&self) -> StoreError {
         StoreError::Stale { job: self.job, epoch: self.epoch }
     }
@@ -59,20 +69,20 @@ impl Ledger {
         if inserted {
             return Ok(());
         }
-        let row = sqlx::query(
+        let row = query(
+            "commit a round",
             "select (status = 'running' and epoch = $2) as held, \
              (select count(*) from ledger_rounds where job_id = $1) as committed from ledger_jobs where id = $1",
         )
-        .bind(lease.job.to_string())
+        .bind(lease.job)
         .bind(lease.epoch)
-        .fetch_optional(&self.writes)
-        .await
-        .map_err(StoreError::database("commit a round"))?;
+        .optional(&self.writes)
+        .await?;
         match row {
-            Some(row) if column::<bool>(&row, "held")? => Err(StoreError::Gap {
+            Some(row) if row.get::<bool>("held")? => Err(StoreError::Gap {
                 job: lease.job,
                 round: round.no,
-                committed: column(&row, "committed")?,
+                committed: row.number("committed")?,
             }),
             _ => Err(lease.stale()),
         }
@@ -93,44 +103,41 @@ impl Ledger {
         lease: &Lease,
         finished: Finished<'_>,
     ) -> Result<(), StoreError> {
-        let fail = || StoreError::database("commit an answer");
-        let json = |what, value: serde_json::Result<String>| value.map_err(StoreError::corrupt(what));
-        let now = now_ms();
-        let mut transaction = self.writes.begin_with("begin immediate").await.map_err(fail())?;
-        let ended = sqlx::query(
-            "update ledger_jobs set status = 'answered', error = null, permanent = null, lease_holder = null, ended_at = $3 \
-             where id = $1 and status = 'running' and epoch = $2",
+        const WHAT: &str = "commit an answer";
+        let answer = finished.answer;
+        let mut transaction = self.writes.begin(WHAT).await?;
+        let ended = query(
+            WHAT,
+            "update ledger_jobs set status = 'answered', error = null, permanent = null, lease_holder = null, \
+             lease_expires_at = null, ended_at = {now} where id = $1 and status = 'running' and epoch = $2",
         )
-        .bind(lease.job.to_string())
+        .bind(lease.job)
         .bind(lease.epoch)
-        .bind(now)
-        .execute(&mut *transaction)
-        .await
-        .map_err(fail())?;
-        if ended.rows_affected() == 0 {
+        .execute(&mut transaction)
+        .await?;
+        if ended == 0 {
             return Err(lease.stale());
         }
-        sqlx::query(
+        query(
+            WHAT,
             "insert into ledger_answers \
              (job_id, epoch, answer, choice, confidence, evidence, totals, video, target, draft, trace, answered_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, {now})",
         )
-        .bind(lease.job.to_string())
+        .bind(lease.job)
         .bind(lease.epoch)
-        .bind(&finished.answer.text)
-        .bind(finished.answer.choice.map(String::from))
-        .bind(finished.answer.confidence)
-        .bind(json("evidence", serde_json::to_string(&finished.answer.evidence))?)
-        .bind(json("totals", serde_json::to_string(finished.totals))?)
-        .bind(json("video", serde_json::to_string(finished.video))?)
-        .bind(json("target", serde_json::to_string(finished.target))?)
-        .bind(finished.draft.map(|draft| json("draft", serde_json::to_string(draft))).transpose()?)
+        .bind(&answer.text)
+        .bind(answer.choice.map(String::from))
+        .bind(answer.confidence)
+        .bind(Value::jsonb("evidence", &answer.evidence)?)
+        .bind(Value::jsonb("totals", finished.totals)?)
+        .bind(Value::jsonb("video", finished.video)?)
+        .bind(Value::jsonb("target", finished.target)?)
+        .bind(finished.draft.map_or(Ok(Value::Jsonb(None)), |draft| Value::jsonb("draft", draft))?)
         .bind(finished.trace.to_string())
-        .bind(now)
-        .execute(&mut *transaction)
-        .await
-        .map_err(fail())?;
-        transaction.commit().await.map_err(fail())
+        .execute(&mut transaction)
+        .await?;
+        transaction.commit(WHAT).await
     }
 
     /// Ends the job with an error; its committed rounds stay, for [`Self::retry_failed`].
@@ -141,7 +148,7 @@ impl Ledger {
     /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
     pub async fn fail(&self, lease: Lease, error: &str, permanent: bool) -> Result<(), StoreError> {
         match self.try_fail(&lease, error, permanent).await {
-            Err(StoreError::Full { .. }) if reserve::give_up(&self.path).is_ok() => {
+            Err(StoreError::Full { .. }) if self.give_up_reserve() => {
                 self.try_fail(&lease, error, permanent).await
             }
             result => result,
@@ -149,19 +156,18 @@ impl Ledger {
     }
 
     async fn try_fail(&self, lease: &Lease, error: &str, permanent: bool) -> Result<(), StoreError> {
-        let failed = sqlx::query(
-            "update ledger_jobs set status = 'failed', error = $3, permanent = $4, lease_holder = null, ended_at = $5 \
-             where id = $1 and status = 'running' and epoch = $2",
+        let failed = query(
+            "record a failure",
+            "update ledger_jobs set status = 'failed', error = $3, permanent = $4, lease_holder = null, \
+             lease_expires_at = null, ended_at = {now} where id = $1 and status = 'running' and epoch = $2",
         )
-        .bind(lease.job.to_string())
+        .bind(lease.job)
         .bind(lease.epoch)
         .bind(error)
         .bind(permanent)
-        .bind(now_ms())
         .execute(&self.writes)
-        .await
-        .map_err(StoreError::database("record a failure"))?;
-        if failed.rows_affected() == 1 { Ok(()) } else { Err(lease.stale()) }
+        .await?;
+        lease.held(failed)
     }
 
     /// Gives the job back to the queue, with its committed rounds and without a crash on its account.
@@ -171,7 +177,7 @@ impl Ledger {
     /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
     pub async fn release(&self, lease: Lease) -> Result<(), StoreError> {
         match self.try_release(&lease).await {
-            Err(StoreError::Full { .. }) if reserve::give_up(&self.path).is_ok() => {
+            Err(StoreError::Full { .. }) if self.give_up_reserve() => {
                 self.try_release(&lease).await
             }
             result => result,
@@ -179,14 +185,73 @@ impl Ledger {
     }
 
     async fn try_release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let released = sqlx::query(
-            "update ledger_jobs set status = 'queued', lease_holder = null where id = $1 and status = 'running' and epoch = $2",
+        let released = query(
+            "give a job back",
+            format!(
+                "update ledger_jobs as j set status = 'queued', lease_holder = null, lease_expires_at = null, \
+                 ready_at = {{now}}, delayed = false, tries = case when {PROGRESSED} then 0 else tries end \
+                 where id = $1 and status = 'running' and epoch = $2"
+            ),
         )
-        .bind(lease.job.to_string())
+        .bind(lease.job)
         .bind(lease.epoch)
         .execute(&self.writes)
-        .await
-        .map_err(StoreError::database("give a job back"))?;
-        if released.rows_affected() == 1 { Ok(()) } else { Err(lease.stale()) }
+        .await?;
+        lease.held(released)
+    }
+
+    /// Gives the job back after a passing fault: it waits in the queue, but is not claimed before `after` has passed.
+    /// [`super::Job::tries`] counts these since the last committed round.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
+    pub async fn put_back(&self, lease: Lease, error: &str, after: Duration) -> Result<(), StoreError> {
+        let put_back = query(
+            "put a job back",
+            format!(
+                "update ledger_jobs as j set status = 'queued', lease_holder = null, lease_expires_at = null, error = $3, \
+                 ready_at = {{now}} + $4, delayed = $4 > 0, tries = case when {PROGRESSED} then 1 else tries + 1 end \
+                 where id = $1 and status = 'running' and epoch = $2"
+            ),
+        )
+        .bind(lease.job)
+        .bind(lease.epoch)
+        .bind(error)
+        .bind(after.as_millis() as i64)
+        .execute(&self.writes)
+        .await?;
+        lease.held(put_back)
+    }
+
+    /// Prolongs leases: each ends `lease` from now. The jobs whose lease is lost (overtaken, cancelled, ended) come back.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Unavailable`], [`StoreError::Database`].
+    pub async fn heartbeat(&self, leases: &[&Lease], lease: Duration) -> Result<Vec<JobId>, StoreError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Sorted, so that two of them never wait for each other's rows.
+        let mut rows: Vec<(String, u32)> =
+            leases.iter().map(|lease| (lease.job.to_string(), lease.epoch)).collect();
+        rows.sort_unstable();
+        let rows: Vec<_> =
+            rows.into_iter().map(|(id, epoch)| serde_json::json!({"id": id, "epoch": epoch})).collect();
+        let held = query(
+            "prolong leases",
+            "update ledger_jobs as j set lease_expires_at = {now} + $2 from {rows_1} \
+             where j.id = (e.value ->> 'id'){as_uuid} and j.epoch = cast(e.value ->> 'epoch' as bigint) \
+             and j.status = 'running' returning id",
+        )
+        .bind(Value::json("leases", &rows)?)
+        .bind(lease.as_millis() as i64)
+        .all(&self.writes)
+        .await?;
+        let held: HashSet<JobId> = held.iter().map(|row| row.id("id")).collect::<Result<_, _>>()?;
+        Ok(leases.iter().map(|lease| lease.job).filter(|job| !held.contains(job)).collect())
+    }
+
+    fn give_up_reserve(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| reserve::give_up(path).is_ok())
     }
 }

@@ -1,65 +1,107 @@
-//! The ledger: the one truth about jobs, rounds and answers.
+//! The ledger: the one truth about jobs, rounds and answers, in a SQLite file or on a Postgres server.
 //!
-//! SQLite in WAL mode, one writing connection and a few reading ones. `synchronous = FULL`: every commit is
-//! synced to the disk, so that a committed round survives a power cut as well as `kill -9`; it costs one sync
-//! (about a millisecond on an SSD) per round, and a round takes seconds.
+//! SQLite: WAL mode, one writing connection and a few reading ones. `synchronous = FULL`: every commit is synced to
+//! the disk, so that a committed round survives a power cut as well as `kill -9`; it costs one sync (about a
+//! millisecond on an SSD) per round, and a round takes seconds. Postgres does the same unless its operator turned
+//! `synchronous_commit` off.
 //!
 //! Each claim raises a job's epoch, and every later write names the epoch it was claimed with: a writer that was
-//! overtaken changes nothing. Nothing here depends on SQLite beyond the texts of the statements.
+//! overtaken changes nothing. A lease is for a time (several workers) or for as long as the holder of the home lives.
 
 mod basis;
+mod batch;
+mod change;
 mod claim;
+mod expire;
 mod job;
 mod lease;
+mod list;
+mod postgres;
 #[cfg(test)]
 mod property;
 mod read;
 mod reserve;
 mod round_row;
+mod sqlite;
 mod submit;
 mod video;
 
-use std::{
-    ops::Deref,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, ops::Deref, path::PathBuf};
 
-use sqlx::{
-    SqlitePool,
-    migrate::Migrator,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use sqlx::migrate::Migrator;
 
-pub use claim::{Claim, Claimed, Reclaimed};
+pub use batch::{Batch, Webhook};
+pub use claim::{Claim, Claimed};
+pub use expire::Reclaimed;
 pub use job::{AnswerRow, AnsweredJob, Counts, Cursor, FailedJob, Job, Page};
 pub use lease::{Finished, Lease};
-pub use submit::{JobConflict, Submission};
+pub use list::JobFilter;
+pub use postgres::{MigrateOptions, Migrated, migrate};
+pub use submit::{JobConflict, NewJob, Submission};
 pub use video::VideoRow;
 
-use crate::StoreError;
+use crate::{
+    StoreError,
+    db::{Pool, query},
+};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
+/// Who owns jobs where nobody says otherwise.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// Which database holds a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerKind {
+    /// A file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
 
 /// How to open a ledger.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct LedgerOptions {
-    /// Most pages (of 4 KiB) that the file may have; a write beyond fails as on a full disk.
+    /// SQLite: most pages (of 4 KiB) that the file may have; a write beyond fails as on a full disk.
     pub max_pages: Option<u32>,
+    /// Postgres: most connections of this process.
+    pub connections: u32,
+    /// Deaths of the process while a job ran alone after which it has failed.
+    pub deaths_alone: u32,
+    /// Postgres: URL with the login of `spectemp_reader`, for [`LedgerReader::sql`].
+    pub reader_url: Option<String>,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self { max_pages: None, connections: 16, deaths_alone: 3, reader_url: None }
+    }
+}
+
+impl fmt::Debug for LedgerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerOptions")
+            .field("max_pages", &self.max_pages)
+            .field("connections", &self.connections)
+            .field("deaths_alone", &self.deaths_alone)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A ledger open for reading. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LedgerReader {
-    pub(crate) path: PathBuf,
-    pub(crate) reads: SqlitePool,
+    /// The file; `None` on a server.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) reads: Pool,
+    /// Holds a password.
+    pub(crate) reader_url: Option<String>,
 }
 
-/// A ledger open for writing; there is one such process at a time, see [`crate::Home`]. Cheap to clone.
-#[derive(Clone, Debug)]
+/// A ledger open for writing. A file has one such process at a time, see [`crate::Home`]. Cheap to clone.
+#[derive(Clone)]
 pub struct Ledger {
     reader: LedgerReader,
-    writes: SqlitePool,
+    writes: Pool,
+    deaths_alone: u32,
 }
 
 impl Deref for Ledger {
@@ -70,124 +112,41 @@ impl Deref for Ledger {
     }
 }
 
-impl Ledger {
-    /// Opens or makes the ledger at `path` and upgrades an older one.
-    ///
-    /// # Errors
-    /// [`StoreError::Newer`] for a ledger of a later program; a file that is no ledger; a full disk.
-    pub async fn open(path: &Path, options: &LedgerOptions) -> Result<Self, StoreError> {
-        let writes = writing_pool(path, options).await?;
-        refuse_newer(path, &writes).await?;
-        MIGRATIONS.run(&writes).await.map_err(|error| migration_error(path, error))?;
-        reserve::make(path);
-        Ok(Self { reader: LedgerReader::open(path).await?, writes })
+impl fmt::Debug for LedgerReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerReader").field("kind", &self.kind()).field("path", &self.path).finish_non_exhaustive()
     }
+}
 
-    /// Closes all connections; the write-ahead log is merged into the file.
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("kind", &self.kind()).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Closes all connections; a file's write-ahead log is merged into it.
     pub async fn close(&self) {
         self.reader.reads.close().await;
         self.writes.close().await;
     }
-
-    /// Gives pages that nothing uses back to the file system; bytes freed.
-    pub(crate) async fn compact(&self) -> Result<u64, StoreError> {
-        let before = file_bytes(&self.path);
-        for statement in ["vacuum", "pragma wal_checkpoint(truncate)"] {
-            sqlx::raw_sql(statement).execute(&self.writes).await.map_err(StoreError::database("compact"))?;
-        }
-        Ok(before.saturating_sub(file_bytes(&self.path)))
-    }
 }
 
 impl LedgerReader {
-    /// Opens an existing ledger of exactly this program's version for reading.
+    /// Which database it is.
+    pub fn kind(&self) -> LedgerKind {
+        self.reads.kind()
+    }
+
+    /// Asks the database for a sign of life.
     ///
     /// # Errors
-    /// [`StoreError::Newer`]; [`StoreError::Database`] where there is none.
-    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let connect = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
-        let reads = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(connect)
-            .await
-            .map_err(StoreError::database("open for reading"))?;
-        refuse_newer(path, &reads).await?;
-        Ok(Self { path: path.to_owned(), reads })
-    }
-
-    /// True where migrations are waiting for a writer.
-    pub(crate) async fn is_older(&self) -> Result<bool, StoreError> {
-        Ok(version(&self.reads).await?.unwrap_or(0) < newest_version())
+    /// [`StoreError::Unavailable`], [`StoreError::Database`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        query("answer", "select 1").one(&self.reads).await.map(drop)
     }
 }
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
-async fn writing_pool(path: &Path, options: &LedgerOptions) -> Result<SqlitePool, StoreError> {
-    let mut connect = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT);
-    if let Some(pages) = options.max_pages {
-        connect = connect.pragma("max_page_count", pages.to_string());
-    }
-    SqlitePoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(connect)
-        .await
-        .map_err(StoreError::database("open"))
-}
-
-/// The newest applied migration; `None` for a fresh file.
-async fn version(pool: &SqlitePool) -> Result<Option<i64>, StoreError> {
-    let fail = || StoreError::database("read its schema version");
-    let known: Option<i64> =
-        sqlx::query_scalar("select 1 from sqlite_master where name = '_sqlx_migrations'")
-            .fetch_optional(pool)
-            .await
-            .map_err(fail())?;
-    if known.is_none() {
-        return Ok(None);
-    }
-    sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(pool).await.map_err(fail())
-}
-
-fn newest_version() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
-}
-
-async fn refuse_newer(path: &Path, pool: &SqlitePool) -> Result<(), StoreError> {
-    let known = newest_version();
-    match version(pool).await? {
-        Some(found) if found > known => Err(StoreError::Newer { path: path.to_owned(), found, known }),
-        _ => Ok(()),
-    }
-}
-
-fn migration_error(path: &Path, error: sqlx::migrate::MigrateError) -> StoreError {
-    use sqlx::migrate::MigrateError;
-    match error {
-        MigrateError::VersionMissing(found) => {
-            StoreError::Newer { path: path.to_owned(), found, known: newest_version() }
-        }
-        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
-            StoreError::database("upgrade")(cause)
-        }
-        other => StoreError::Database { what: "upgrade", cause: other.to_string() },
-    }
-}
-
-fn file_bytes(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |meta| meta.len())
-}
-
-/// Milliseconds since 1970, the ledger's clock. It only dates rows: no decision hangs on it.
-pub(crate) fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as i64)
+fn newest_version(migrations: &Migrator) -> i64 {
+    migrations.iter().map(|migration| migration.version).max().unwrap_or(0)
 }

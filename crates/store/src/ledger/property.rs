@@ -13,9 +13,12 @@ use spectemp_types::{
 
 use super::{
     Claim, Counts, Finished, Lease, Submission,
-    claim::{ALONE_AFTER, FAIL_AFTER},
+    claim::ALONE_AFTER,
 };
-use crate::{Home, ObjectKey, StoreError};
+use crate::{DEFAULT_TENANT, Home, ObjectKey, StoreError, db::Pool};
+
+/// A home's ledger: two deaths beside others, eight alone.
+const FAIL_AFTER: u32 = ALONE_AFTER + 8;
 
 const JOBS: usize = 6;
 const VIDEOS: usize = 2;
@@ -235,7 +238,7 @@ impl World {
     async fn claim(&mut self, limit: usize, prefer: Option<usize>) {
         let expected = self.expected_claim(limit, prefer);
         let uri = prefer.map(video_uri);
-        let claim = Claim { batch: Some("batch"), worker: "test", limit, prefer_video: uri.as_ref() };
+        let claim = Claim { batch: Some("batch"), worker: "test", limit, prefer_video: uri.as_ref(), lease: None };
         let claimed = self.home().ledger().claim(&claim).await.unwrap();
         let ids: Vec<JobId> = claimed.iter().map(|claimed| claimed.job.id).collect();
         let expected_ids: Vec<JobId> =
@@ -329,7 +332,7 @@ impl World {
     }
 
     async fn retry(&mut self) {
-        self.home().ledger().retry_failed("batch").await.unwrap();
+        self.home().ledger().retry_failed(DEFAULT_TENANT, "batch").await.unwrap();
         for model in self.jobs.iter_mut().flatten().filter(|model| model.status == JobStatus::Failed) {
             model.status = JobStatus::Queued;
             model.crashes = 0;
@@ -396,8 +399,8 @@ proptest! {
 /// SQLite's own check of the file.
 async fn sound(dir: &Path) {
     let home = Home::open(dir, false).await.unwrap();
-    let word: String =
-        sqlx::query_scalar("pragma integrity_check").fetch_one(&home.ledger().reads).await.unwrap();
+    let Pool::Sqlite(reads) = &home.ledger().reads else { panic!("a home is a file") };
+    let word: String = sqlx::query_scalar("pragma integrity_check").fetch_one(reads).await.unwrap();
     assert_eq!(word, "ok");
     home.close().await;
 }

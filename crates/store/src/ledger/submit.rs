@@ -1,14 +1,36 @@
-//! Submitting jobs. A job is (batch, id): the same one again is no new job, other content under its id is refused.
+//! Submitting jobs. A job is (tenant, batch, id): the same one again is no new job, other content under its id is
+//! refused.
 
-use spectemp_types::{JobId, JobSpec, JobStatus};
-use sqlx::SqliteConnection;
+use std::collections::{HashMap, HashSet};
 
-use super::{
-    Ledger,
-    job::{column, parse_column},
-    now_ms,
+use spectemp_types::{Fingerprint, JobId, JobSpec, JobStatus};
+
+use super::{DEFAULT_TENANT, Ledger};
+use crate::{
+    StoreError,
+    db::{On, Pool, Row, Transaction, Value, query},
 };
-use crate::StoreError;
+
+/// Jobs of one statement.
+const CHUNK: usize = 2000;
+const WHAT: &str = "submit jobs";
+
+/// A job to submit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// What is asked.
+    pub spec: JobSpec,
+    /// Higher ones are claimed first; 0 is usual.
+    pub priority: i32,
+    /// When it fails if it has not ended, milliseconds since 1970.
+    pub deadline_ms: Option<i64>,
+}
+
+impl From<JobSpec> for NewJob {
+    fn from(spec: JobSpec) -> Self {
+        Self { spec, priority: 0, deadline_ms: None }
+    }
+}
 
 /// What became of one submitted spec.
 #[derive(Debug)]
@@ -43,65 +65,146 @@ pub struct JobConflict {
 }
 
 impl Ledger {
-    /// Submits `specs` to `batch` in one transaction; one [`Submission`] each, in the same order.
-    /// A large file may come in several calls.
+    /// Submits `specs` to `batch` of the default tenant, with the usual priority. As [`Self::submit_jobs`].
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Database`]: then none of them was submitted.
+    /// As [`Self::submit_jobs`].
     pub async fn submit(&self, batch: &str, specs: &[JobSpec]) -> Result<Vec<Submission>, StoreError> {
-        let fail = || StoreError::database("submit jobs");
-        let mut transaction = self.writes.begin_with("begin immediate").await.map_err(fail())?;
-        let mut submissions = Vec::with_capacity(specs.len());
-        for spec in specs {
-            submissions.push(submit_one(&mut transaction, batch, spec).await?);
+        let jobs: Vec<NewJob> = specs.iter().cloned().map(NewJob::from).collect();
+        self.submit_jobs(DEFAULT_TENANT, batch, &jobs).await
+    }
+
+    /// Submits `jobs` to `batch` in one transaction; one [`Submission`] each, in the same order. A large file may come
+    /// in several calls; some hundreds of jobs per call are fast, each call costs a sync to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Unavailable`], [`StoreError::Database`]: then none of them was submitted
+    /// (or, if the connection broke in the last moment, all: submitting them again is harmless).
+    pub async fn submit_jobs(
+        &self,
+        tenant: &str,
+        batch: &str,
+        jobs: &[NewJob],
+    ) -> Result<Vec<Submission>, StoreError> {
+        let place = Place { tenant, batch };
+        if jobs.len() <= CHUNK {
+            // One statement is a transaction of its own.
+            return submit_chunk(&mut Where::Pool(&self.writes), place, jobs).await;
         }
-        transaction.commit().await.map_err(fail())?;
+        let mut transaction = self.writes.begin(WHAT).await?;
+        let mut submissions = Vec::with_capacity(jobs.len());
+        for chunk in jobs.chunks(CHUNK) {
+            submissions.extend(submit_chunk(&mut Where::Transaction(&mut transaction), place, chunk).await?);
+        }
+        transaction.commit(WHAT).await?;
         Ok(submissions)
     }
 }
 
-async fn submit_one(
-    connection: &mut SqliteConnection,
-    batch: &str,
-    spec: &JobSpec,
-) -> Result<Submission, StoreError> {
-    let job = JobId::new();
-    let fingerprint = spec.fingerprint();
-    let text = serde_json::to_string(spec).map_err(StoreError::corrupt("job"))?;
-    let inserted = sqlx::query(
-        "insert into ledger_jobs (id, batch, user_id, fingerprint, spec, video_uri, created_at) \
-         values ($1, $2, $3, $4, $5, $6, $7) on conflict (batch, user_id) do nothing",
-    )
-    .bind(job.to_string())
-    .bind(batch)
-    .bind(&spec.id)
-    .bind(fingerprint.as_bytes().as_slice())
-    .bind(text)
-    .bind(spec.video.redacted())
-    .bind(now_ms())
-    .execute(&mut *connection)
-    .await
-    .map_err(StoreError::database("submit jobs"))?;
-    if inserted.rows_affected() == 1 {
-        return Ok(Submission::New(job));
-    }
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    tenant: &'a str,
+    batch: &'a str,
+}
 
-    let row = sqlx::query(
-        "select id, status, fingerprint, spec from ledger_jobs where batch = $1 and user_id = $2",
-    )
-    .bind(batch)
-    .bind(&spec.id)
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(StoreError::database("submit jobs"))?;
-    let job: JobId = parse_column(&row, "id")?;
-    if column::<&[u8]>(&row, "fingerprint")? == fingerprint.as_bytes() {
-        return Ok(Submission::Existing { job, status: parse_column(&row, "status")? });
+enum Where<'a> {
+    Pool(&'a Pool),
+    Transaction(&'a mut Transaction),
+}
+
+impl Where<'_> {
+    fn on(&mut self) -> On<'_> {
+        match self {
+            Self::Pool(pool) => On::Pool(pool),
+            Self::Transaction(transaction) => On::Transaction(transaction),
+        }
     }
-    let earlier: JobSpec =
-        serde_json::from_str(column(&row, "spec")?).map_err(StoreError::corrupt(format!("job {job}")))?;
-    let differences = differences(&earlier, spec);
-    Ok(Submission::Conflict(JobConflict { id: spec.id.clone(), batch: batch.to_owned(), job, differences }))
+}
+
+/// A job on its way into the table.
+struct Incoming<'a> {
+    id: JobId,
+    spec: &'a JobSpec,
+    fingerprint: Fingerprint,
+}
+
+async fn submit_chunk(
+    place: &mut Where<'_>,
+    Place { tenant, batch }: Place<'_>,
+    jobs: &[NewJob],
+) -> Result<Vec<Submission>, StoreError> {
+    let incoming: Vec<Incoming<'_>> = jobs
+        .iter()
+        .map(|job| Incoming { id: JobId::new(), spec: &job.spec, fingerprint: job.spec.fingerprint() })
+        .collect();
+    let rows: Vec<_> = incoming.iter().zip(jobs).map(|(incoming, job)| as_row(incoming, job)).collect();
+    let inserted = query(
+        WHAT,
+        "insert into ledger_jobs \
+         (id, tenant, batch, user_id, fingerprint, spec, video_uri, priority, deadline_at, ready_at, created_at) \
+         select (e.value ->> 'id'){as_uuid}, $2, $3, e.value ->> 'user_id', {unhex}e.value ->> 'fingerprint'{unhex_end}, \
+         (e.value ->> 'spec'){as_jsonb}, e.value ->> 'video', cast(e.value ->> 'priority' as bigint), \
+         cast(e.value ->> 'deadline' as bigint), {now}, {now} from {rows_1} where true order by e.key \
+         on conflict (user_id, batch, tenant) do nothing returning id",
+    )
+    .bind(Value::json("jobs", &rows)?)
+    .bind(tenant)
+    .bind(batch)
+    .all(place.on())
+    .await?;
+    let new: HashSet<JobId> = inserted.iter().map(|row| row.id("id")).collect::<Result<_, _>>()?;
+    let taken: Vec<&str> =
+        incoming.iter().filter(|job| !new.contains(&job.id)).map(|job| job.spec.id.as_str()).collect();
+    let mut earlier = HashMap::new();
+    if !taken.is_empty() {
+        let rows = query(
+            WHAT,
+            "select id, user_id, status, fingerprint, spec from ledger_jobs \
+             where tenant = $2 and batch = $3 and user_id in {texts_1}",
+        )
+        .bind(Value::json("ids", &taken)?)
+        .bind(tenant)
+        .bind(batch)
+        .all(place.on())
+        .await?;
+        for row in rows {
+            earlier.insert(row.get::<String>("user_id")?, row);
+        }
+    }
+    let outcome = |job: &Incoming<'_>| match earlier.get(&job.spec.id) {
+        _ if new.contains(&job.id) => Ok(Submission::New(job.id)),
+        Some(row) => compare(job, batch, row),
+        None => Err(StoreError::Database { what: WHAT, cause: format!("job {:?} is nowhere", job.spec.id) }),
+    };
+    incoming.iter().map(outcome).collect()
+}
+
+fn as_row(incoming: &Incoming<'_>, job: &NewJob) -> serde_json::Value {
+    serde_json::json!({
+        "id": incoming.id,
+        "user_id": job.spec.id,
+        "fingerprint": incoming.fingerprint.to_string(),
+        "spec": job.spec,
+        "video": job.spec.video.redacted(),
+        "priority": job.priority,
+        "deadline": job.deadline_ms,
+    })
+}
+
+/// A job whose id is taken: the same one, or another one?
+fn compare(incoming: &Incoming<'_>, batch: &str, row: &Row) -> Result<Submission, StoreError> {
+    let job: JobId = row.id("id")?;
+    if row.get::<Vec<u8>>("fingerprint")? == incoming.fingerprint.as_bytes() {
+        return Ok(Submission::Existing { job, status: row.parse("status")? });
+    }
+    let earlier: JobSpec = row.json("spec", format!("job {job}"))?;
+    let differences = differences(&earlier, incoming.spec);
+    Ok(Submission::Conflict(JobConflict {
+        id: incoming.spec.id.clone(),
+        batch: batch.to_owned(),
+        job,
+        differences,
+    }))
 }
 
 /// Both sides of everything that differs, in one line.

@@ -2,12 +2,11 @@
 
 use spectemp_types::{VideoId, VideoUri};
 
-use super::{
-    Ledger, LedgerReader,
-    job::{column, parse_column},
-    now_ms,
+use super::{Ledger, LedgerReader};
+use crate::{
+    StoreError,
+    db::{Value, query},
 };
-use crate::StoreError;
 
 /// One version of one video.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,37 +31,35 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Database`].
     pub async fn put_video(&self, video: &VideoRow) -> Result<VideoId, StoreError> {
-        let row = sqlx::query(
+        let row = query(
+            "keep a video's index",
             "insert into ledger_videos (id, uri, etag, bytes, duration_s, probe, record, touched_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8) \
+             values ($1, $2, $3, $4, $5, $6, $7, {now}) \
              on conflict (uri, etag) do update set bytes = excluded.bytes, duration_s = excluded.duration_s, \
              probe = excluded.probe, record = excluded.record, touched_at = excluded.touched_at returning id",
         )
-        .bind(VideoId::new().to_string())
+        .bind(VideoId::new())
         .bind(&video.uri)
         .bind(video.etag.as_deref().unwrap_or(""))
-        .bind(video.bytes as i64)
+        .bind(video.bytes)
         .bind(video.duration_s)
-        .bind(video.probe.to_string())
+        .bind(Value::jsonb("probe", &video.probe)?)
         .bind(&video.record)
-        .bind(now_ms())
-        .fetch_one(&self.writes)
-        .await
-        .map_err(StoreError::database("keep a video's index"))?;
-        parse_column(&row, "id")
+        .one(&self.writes)
+        .await?;
+        row.id("id")
     }
 
     /// Drops what is known of videos that were not opened for `older_ms` and that no waiting job needs; rows dropped.
     pub(crate) async fn forget_videos(&self, older_ms: i64) -> Result<u64, StoreError> {
-        let dropped = sqlx::query(
-            "delete from ledger_videos where touched_at < $1 and not exists (select 1 from ledger_jobs j \
+        query(
+            "forget old videos",
+            "delete from ledger_videos where touched_at < {now} - $1 and not exists (select 1 from ledger_jobs j \
              where j.video_uri = ledger_videos.uri and j.status in ('queued', 'running'))",
         )
-        .bind(now_ms() - older_ms)
+        .bind(older_ms)
         .execute(&self.writes)
         .await
-        .map_err(StoreError::database("forget old videos"))?;
-        Ok(dropped.rows_affected())
     }
 }
 
@@ -72,23 +69,22 @@ impl LedgerReader {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn video(&self, uri: &VideoUri) -> Result<Option<VideoRow>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
+            "look up a video",
             "select uri, etag, bytes, duration_s, probe, record from ledger_videos where uri = $1 order by touched_at desc limit 1",
         )
         .bind(uri.redacted())
-        .fetch_optional(&self.reads)
-        .await
-        .map_err(StoreError::database("look up a video"))?;
+        .optional(&self.reads)
+        .await?;
         let Some(row) = row else { return Ok(None) };
-        let etag: String = column(&row, "etag")?;
+        let etag: String = row.get("etag")?;
         Ok(Some(VideoRow {
-            uri: column(&row, "uri")?,
+            uri: row.get("uri")?,
             etag: (!etag.is_empty()).then_some(etag),
-            bytes: column::<i64>(&row, "bytes")? as u64,
-            duration_s: column(&row, "duration_s")?,
-            probe: serde_json::from_str(column(&row, "probe")?)
-                .map_err(StoreError::corrupt(format!("probe of {uri}")))?,
-            record: column(&row, "record")?,
+            bytes: row.number("bytes")?,
+            duration_s: row.get("duration_s")?,
+            probe: row.json("probe", uri)?,
+            record: row.get("record")?,
         }))
     }
 }

@@ -105,7 +105,7 @@ pub(crate) fn trace(job: JobId, spec: JobSpec, rounds: Vec<Round>) -> Trace {
 
 pub(crate) async fn claim(home: &Home, batch: &str, limit: usize) -> Vec<Claimed> {
     home.ledger()
-        .claim(&Claim { batch: Some(batch), worker: "test", limit, prefer_video: None })
+        .claim(&Claim { batch: Some(batch), worker: "test", limit, prefer_video: None, lease: None })
         .await
         .unwrap()
 }

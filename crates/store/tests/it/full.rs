@@ -1,12 +1,12 @@
 //! A full disk: jobs end with an error, and the ledger stays sound.
 
-use spectemp_store::{Home, LedgerOptions, StoreError};
+use spectemp_store::{DEFAULT_TENANT, Home, LedgerOptions, StoreError};
 use spectemp_types::JobStatus;
 
 use crate::common::{claim, dir, round, spec, trace};
 
 async fn small(dir: &std::path::Path, max_pages: u32) -> Home {
-    Home::open_with(dir, false, &LedgerOptions { max_pages: Some(max_pages) }).await.unwrap()
+    Home::open_with(dir, false, &LedgerOptions { max_pages: Some(max_pages), ..LedgerOptions::default() }).await.unwrap()
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn a_full_ledger_ends_jobs_and_stays_sound() {
 
     // With space again, the job goes on from its last committed round.
     let home = Home::open(dir.path(), false).await.unwrap();
-    assert_eq!(home.ledger().retry_failed("b").await.unwrap(), 1);
+    assert_eq!(home.ledger().retry_failed(DEFAULT_TENANT, "b").await.unwrap(), 1);
     let again = claim(&home, "b", 1).await.remove(0);
     assert_eq!(again.rounds.len(), committed as usize);
     home.ledger().checkpoint(&again.lease, &round(committed)).await.unwrap();

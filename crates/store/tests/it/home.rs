@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use spectemp_store::{Home, StoreError};
+use spectemp_store::{DEFAULT_TENANT, Home, StoreError};
 use spectemp_types::JobId;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -91,7 +91,7 @@ async fn an_older_ledger_is_upgraded_by_whoever_comes() {
 
     let reader = Home::open_reader(dir.path()).await.unwrap();
     assert_eq!(reader.ledger().counts(None).await.unwrap().queued, 1);
-    assert!(reader.ledger().sql("select * from answers", Default::default()).await.unwrap().rows.is_empty());
+    assert!(reader.ledger().sql(DEFAULT_TENANT, "select * from answers", Default::default()).await.unwrap().rows.is_empty());
     let home = Home::open(dir.path(), false).await.unwrap();
     answer(&home, claim(&home, "b", 1).await.remove(0)).await;
     assert_eq!(reader.ledger().counts(None).await.unwrap().answered, 1);

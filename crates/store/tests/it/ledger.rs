@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use spectemp_store::{Claim, Home, StoreError, Submission, VideoRow};
+use spectemp_store::{Claim, DEFAULT_TENANT, Home, StoreError, Submission, VideoRow};
 use spectemp_types::{JobId, JobStatus, VideoUri};
 
 use crate::common::{answer, claim, dir, home, round, spec, uri};
@@ -38,7 +38,7 @@ async fn a_signature_is_neither_content_nor_kept() {
     assert!(matches!(again[0], Submission::Existing { .. }));
     home.close().await;
     let file = std::fs::read(dir.path().join("ledger.sqlite")).unwrap();
-    assert!(!file.windows(6).any(|window| window == b"secret"));
+    assert!(!file.windows(7).any(|window| window == b"-secret"));
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn siblings_on_one_video_come_together() {
     };
     assert_eq!(ids(&claim(&home, "b", 2).await), ["1", "3"]);
     let preferred: VideoUri = uri("/v/a.mp4");
-    let next = Claim { batch: Some("b"), worker: "w", limit: 5, prefer_video: Some(&preferred) };
+    let next = Claim { batch: Some("b"), worker: "w", limit: 5, prefer_video: Some(&preferred), lease: None };
     assert_eq!(ids(&home.ledger().claim(&next).await.unwrap()), ["4"]);
     assert_eq!(ids(&home.ledger().claim(&next).await.unwrap()), ["2"]);
     assert!(claim(&home, "b", 1).await.is_empty());
@@ -104,7 +104,7 @@ async fn a_poisonous_job_runs_alone_and_ends() {
     let poison = home.ledger().find_job("poison", None).await.unwrap();
     assert_eq!(poison.status, JobStatus::Failed);
     assert!(poison.error.unwrap().contains("died 10 times"));
-    assert_eq!(home.ledger().retry_failed("b").await.unwrap(), 1);
+    assert_eq!(home.ledger().retry_failed(DEFAULT_TENANT, "b").await.unwrap(), 1);
     assert_eq!(claim(&home, "b", 2).await.len(), 1);
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use spectemp_store::{Home, SqlLimits, StoreError, VIEWS, VideoRow};
+use spectemp_store::{DEFAULT_TENANT, Home, SqlLimits, StoreError, VIEWS, VideoRow};
 
 use crate::common::{answer, claim, home, spec};
 
@@ -26,7 +26,7 @@ async fn answered() -> (tempfile::TempDir, Home) {
 }
 
 async fn rows(home: &Home, query: &str) -> Vec<Vec<serde_json::Value>> {
-    home.ledger().sql(query, SqlLimits::default()).await.unwrap().rows
+    home.ledger().sql(DEFAULT_TENANT, query, SqlLimits::default()).await.unwrap().rows
 }
 
 #[tokio::test]
@@ -92,19 +92,19 @@ async fn usual_questions_are_allowed() {
         "select * from videos, failures, evidence, rounds, answers",
     ] {
         home.ledger()
-            .sql(query, SqlLimits::default())
+            .sql(DEFAULT_TENANT, query, SqlLimits::default())
             .await
             .unwrap_or_else(|error| panic!("{query}: {error}"));
     }
     let table = home
         .ledger()
-        .sql("select x'0aff' as blob, 1.5 as real, null as absent", SqlLimits::default())
+        .sql(DEFAULT_TENANT, "select x'0aff' as blob, 1.5 as real, null as absent", SqlLimits::default())
         .await
         .unwrap();
     assert_eq!(table.columns, ["blob", "real", "absent"]);
     assert_eq!(table.rows, [[json!("0aff"), json!(1.5), json!(null)]]);
     let none =
-        home.ledger().sql("select id, answer from answers where 0", SqlLimits::default()).await.unwrap();
+        home.ledger().sql(DEFAULT_TENANT, "select id, answer from answers where 0", SqlLimits::default()).await.unwrap();
     assert_eq!(none.columns, ["id", "answer"]);
 }
 
@@ -144,7 +144,7 @@ async fn everything_else_is_refused_and_the_views_are_named() {
         "select 1; drop table ledger_jobs",
         "select id from answers; delete from answers",
     ] {
-        match home.ledger().sql(query, SqlLimits::default()).await {
+        match home.ledger().sql(DEFAULT_TENANT, query, SqlLimits::default()).await {
             Err(error @ StoreError::SqlDenied { .. }) => {
                 assert!(VIEWS.iter().all(|view| error.to_string().contains(view)), "{error}");
             }
@@ -162,7 +162,7 @@ async fn mistakes_are_explained() {
         ("selec", "syntax error"),
         ("select * from nowhere", "nowhere"),
     ] {
-        let error = home.ledger().sql(query, SqlLimits::default()).await.unwrap_err();
+        let error = home.ledger().sql(DEFAULT_TENANT, query, SqlLimits::default()).await.unwrap_err();
         assert!(matches!(error, StoreError::Sql(_)) && error.to_string().contains(part), "{query}: {error}");
     }
 }
@@ -173,14 +173,14 @@ async fn time_and_rows_have_limits() {
     let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n";
     let limits = SqlLimits { timeout: Duration::from_millis(200), rows: 10 };
     let start = Instant::now();
-    let error = home.ledger().sql(endless, limits).await.unwrap_err();
+    let error = home.ledger().sql(DEFAULT_TENANT, endless, limits).await.unwrap_err();
     assert!(matches!(error, StoreError::SqlTimeout { .. }), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
 
     let many =
         "with recursive n(i) as (select 1 union all select i + 1 from n where i < 100) select i from n";
-    let table = home.ledger().sql(many, limits).await.unwrap();
+    let table = home.ledger().sql(DEFAULT_TENANT, many, limits).await.unwrap();
     assert_eq!((table.rows.len(), table.truncated), (10, true));
-    let table = home.ledger().sql("select 1", SqlLimits { rows: 1, ..limits }).await.unwrap();
+    let table = home.ledger().sql(DEFAULT_TENANT, "select 1", SqlLimits { rows: 1, ..limits }).await.unwrap();
     assert_eq!((table.rows.len(), table.truncated), (1, false));
 }
