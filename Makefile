@@ -4,7 +4,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/spectemp/target
 SHELL := /bin/bash
 
-.PHONY: demo test build setup lint deny doc fmt install
+.PHONY: demo test crash build setup lint deny doc fmt install
 
 setup:
 	@scripts/setup.sh
@@ -22,6 +22,11 @@ demo: build
 test:
 	@scripts/setup.sh --tests
 	scripts/test.sh $(ARGS)
+
+# The crash test at full size: 500 jobs, 100 kills; minutes. Writes bench/results/crash.json.
+crash:
+	@scripts/setup.sh --tests
+	SPECTEMP_CRASH_REPORT="$(CURDIR)/bench/results/crash.json" scripts/test.sh --no-capture --run-ignored only -E 'test(a_hundred_kills)'
 
 # Puts `spectemp` on the PATH (~/.cargo/bin).
 install: setup
