@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The right to write about a job, from its claim until it ends, is given back or is taken over.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     job: JobId,
     epoch: u32,
