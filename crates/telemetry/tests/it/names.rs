@@ -1,8 +1,11 @@
 //! One set of names: the table in code, `docs/metrics.md`, what the crates write, and what dashboard and alerts ask for.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use spectemp_telemetry::METRICS;
+use spectemp_telemetry::{METRICS, MetricKind};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -31,4 +34,39 @@ fn documented_as_in_code() {
         .map(|metric| [metric.name.to_owned(), metric.kind.name().to_owned(), metric.labels.join(", ")])
         .collect();
     assert_eq!(documented, coded);
+}
+
+/// Dashboard, alerts, scaling and the operator's guide ask only for metrics that there are.
+#[test]
+fn asked_for_as_in_code() {
+    let mut known = BTreeSet::new();
+    for metric in METRICS {
+        known.insert(metric.name.to_owned());
+        if let MetricKind::Histogram(_) = metric.kind {
+            known.extend(["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", metric.name)));
+        }
+    }
+    for (path, least) in [
+        ("helm/spectemp/dashboards/spectemp.json", 10),
+        ("helm/spectemp/alerts/spectemp.yaml", 5),
+        ("docs/operations.md", 5),
+    ] {
+        let asked = words(&read(path));
+        let asked: BTreeSet<&String> =
+            asked.iter().filter(|word| !NOT_METRICS.contains(&word.as_str())).collect();
+        let unknown: Vec<_> = asked.iter().filter(|word| !known.contains(**word)).collect();
+        assert!(unknown.is_empty(), "{path} asks for {unknown:?}");
+        assert!(asked.len() >= least, "{path} asks for {asked:?} only");
+    }
+}
+
+/// Words that look like metrics in the files above and are something else.
+const NOT_METRICS: &[&str] = &["spectemp_reader", "spectemp_scaler"];
+
+/// Every `spectemp_…` word of a text.
+fn words(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("spectemp_"))
+        .map(str::to_owned)
+        .collect()
 }
