@@ -1,0 +1,10 @@
+-- Requests with an idempotency key, and the job that each has made.
+create table ledger_requests (
+    tenant     text    not null,
+    key        text    not null,
+    request    bytea   not null,                        -- hash of what was asked
+    job_id     uuid    not null,
+    created_at bigint  not null,
+    primary key (tenant, key)
+);
+create index ledger_requests_created on ledger_requests (created_at);
