@@ -105,6 +105,15 @@ pub enum StoreError {
     /// No such job.
     #[error("no job {0:?}: give its UUID, or its id as in the job file")]
     NoJob(String),
+    /// No such API key.
+    #[error("no key {0:?}: `spectemp key list` names them")]
+    NoKey(String),
+    /// No such index.
+    #[error("no index {0:?}: `spectemp index list` names them")]
+    NoIndex(String),
+    /// Something that the caller gave cannot work, and why.
+    #[error("{0}")]
+    Invalid(String),
     /// Several batches hold a job of that id.
     #[error("id {id:?} is ambiguous, give one of the UUIDs: {}", candidates.iter().map(|(job, batch)| format!("{job} (batch {batch})")).collect::<Vec<_>>().join(", "))]
     Ambiguous {

@@ -7,6 +7,8 @@ mod error;
 mod export;
 mod gc;
 mod home;
+mod index;
+mod keys;
 mod ledger;
 pub mod location;
 mod objects;
@@ -16,14 +18,23 @@ mod store;
 
 pub use disk_cache::DiskCache;
 pub use error::StoreError;
-pub use export::{BadLine, ExportJob, ExportReport, export};
+pub use export::{
+    BadLine, BatchExport, ExportJob, ExportReport, Manifest, ManifestPart, ManifestTable, PartLimits, export,
+    export_batch,
+};
 pub use gc::{GcLimits, GcReport};
 pub use home::{Home, HomeReader};
 pub use ledger::{
     AnswerRow, AnsweredJob, Batch, Claim, Claimed, Counts, Cursor, DEFAULT_TENANT, FailedJob, Finished, Job,
-    JobConflict, JobFilter, Lease, Ledger, LedgerKind, LedgerOptions, LedgerReader, MigrateOptions, Migrated,
+    JobConflict, JobFilter, KeptRequest, Lease, Ledger, LedgerKind, LedgerOptions, LedgerReader, MigrateOptions,
+    Migrated,
     NewJob, Page, Reclaimed, Submission, VideoRow, Webhook, migrate,
 };
+pub use index::{
+    DryRun, Index, IndexFigures, IndexId, IndexQuestion, IndexSpec, Listed, ListingOptions, RestoreTier,
+    check_schedule, dry_run, listing, read_questions,
+};
+pub use keys::{ApiKey, NewKey, Role, UnknownRole, check_tenant};
 pub use location::{AllowList, LocationError, LocationOptions, Locations, ObjectLocation};
 pub use objects::{ObjectKey, Objects};
 pub use sql::{SqlLimits, SqlTable, VIEWS};

@@ -4,7 +4,10 @@
 
 mod lines;
 mod parquet_file;
+mod parts;
 mod publish;
+
+pub use parts::{BatchExport, Manifest, ManifestPart, ManifestTable, PartLimits, export_batch};
 
 use spectemp_types::VideoUri;
 

@@ -1,6 +1,6 @@
 //! `answers.parquet`: one row per answer, the columns of the view `answers` (docs/sql.md), lists as lists.
 
-use std::sync::Arc;
+use std::{io::Write, sync::Arc};
 
 use arrow_array::{
     ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array,
@@ -13,28 +13,39 @@ use parquet::{
     file::properties::WriterProperties,
 };
 
-use super::publish::Draft;
 use crate::{AnsweredJob, StoreError};
 
+/// Bytes of rows that wait to be written: a row group takes so much memory at most, and a page of rows more.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+
 /// A Parquet file being written.
-pub(super) struct ParquetFile {
-    writer: ArrowWriter<Draft>,
+pub(super) struct ParquetFile<W: Write + Send> {
+    writer: ArrowWriter<W>,
 }
 
-impl ParquetFile {
-    pub(super) fn begin(draft: Draft) -> Result<Self, StoreError> {
+impl<W: Write + Send> ParquetFile<W> {
+    pub(super) fn begin(to: W) -> Result<Self, StoreError> {
         let level = ZstdLevel::try_new(3).map_err(failed)?;
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
         // An empty batch gives the schema, so that a file without rows has its columns too.
         let schema = batch(&[])?.schema();
-        Ok(Self { writer: ArrowWriter::try_new(draft, schema, Some(properties)).map_err(failed)? })
+        Ok(Self { writer: ArrowWriter::try_new(to, schema, Some(properties)).map_err(failed)? })
     }
 
     pub(super) fn rows(&mut self, rows: &[AnsweredJob]) -> Result<(), StoreError> {
-        self.writer.write(&batch(rows)?).map_err(failed)
+        self.writer.write(&batch(rows)?).map_err(failed)?;
+        match self.writer.memory_size() > ROW_GROUP_BYTES {
+            true => self.writer.flush().map_err(failed),
+            false => Ok(()),
+        }
     }
 
-    pub(super) fn end(self) -> Result<Draft, StoreError> {
+    /// What it holds so far, about.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    pub(super) fn end(self) -> Result<W, StoreError> {
         self.writer.into_inner().map_err(failed)
     }
 }

@@ -20,6 +20,7 @@ mod postgres;
 #[cfg(test)]
 mod property;
 mod read;
+mod request;
 mod reserve;
 mod round_row;
 mod sqlite;
@@ -37,6 +38,7 @@ pub use job::{AnswerRow, AnsweredJob, Counts, Cursor, FailedJob, Job, Page};
 pub use lease::{Finished, Lease};
 pub use list::JobFilter;
 pub use postgres::{MigrateOptions, Migrated, migrate};
+pub use request::KeptRequest;
 pub use submit::{JobConflict, NewJob, Submission};
 pub use video::VideoRow;
 
@@ -100,7 +102,7 @@ pub struct LedgerReader {
 #[derive(Clone)]
 pub struct Ledger {
     reader: LedgerReader,
-    writes: Pool,
+    pub(crate) writes: Pool,
     deaths_alone: u32,
 }
 

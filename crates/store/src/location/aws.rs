@@ -134,9 +134,19 @@ struct Kept {
 }
 
 impl Kept {
+    fn shared(&self) -> (Arc<AwsCredential>, Option<SystemTime>) {
+        (Arc::clone(&self.credential), self.expires)
+    }
+
     fn good_for(&self, margin: Duration) -> bool {
         self.expires.is_none_or(|expires| SystemTime::now() + margin < expires)
     }
+}
+
+fn no_credentials(cause: &str) -> object_store::Error {
+    let advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role, or AWS_SKIP_SIGNATURE=true for \
+                  a public bucket";
+    object_store::Error::Generic { store: "S3", source: format!("no credentials ({advice}): {cause}").into() }
 }
 
 /// See the module. One for all buckets.
@@ -156,6 +166,24 @@ impl AwsChain {
     fn over(provider: SharedCredentialsProvider) -> Self {
         let settings = AwsSettings::new(Arc::default());
         Self { settings, provider: OnceCell::new_with(Some(Some(provider))), kept: Mutex::new(None) }
+    }
+
+    /// What is good now, and until when.
+    pub(super) async fn current(&self) -> object_store::Result<(Arc<AwsCredential>, Option<SystemTime>)> {
+        let mut kept = self.kept.lock().await;
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.good_for(RENEW_BEFORE)) {
+            return Ok(kept.shared());
+        }
+        match self.fetch().await {
+            Ok(fetched) => Ok(kept.insert(fetched).shared()),
+            Err(cause) => match kept.as_ref().filter(|kept| kept.good_for(Duration::ZERO)) {
+                Some(kept) => {
+                    tracing::warn!(error = cause, "credentials for S3 cannot be renewed yet");
+                    Ok(kept.shared())
+                }
+                None => Err(no_credentials(&cause)),
+            },
+        }
     }
 
     async fn fetch(&self) -> Result<Kept, String> {
@@ -182,27 +210,7 @@ impl CredentialProvider for AwsChain {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| kept.good_for(RENEW_BEFORE)) {
-            return Ok(Arc::clone(&kept.credential));
-        }
-        match self.fetch().await {
-            Ok(fetched) => Ok(Arc::clone(&kept.insert(fetched).credential)),
-            Err(cause) => match kept.as_ref().filter(|kept| kept.good_for(Duration::ZERO)) {
-                Some(kept) => {
-                    tracing::warn!(error = cause, "credentials for S3 cannot be renewed yet");
-                    Ok(Arc::clone(&kept.credential))
-                }
-                None => Err(object_store::Error::Generic {
-                    store: "S3",
-                    source: format!(
-                        "no credentials (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role, or \
-                         AWS_SKIP_SIGNATURE=true for a public bucket): {cause}"
-                    )
-                    .into(),
-                }),
-            },
-        }
+        self.current().await.map(|(credential, _)| credential)
     }
 }
 

@@ -16,6 +16,7 @@ mod download;
 mod exact_url;
 mod place;
 mod prefix;
+mod s3;
 
 use std::{
     collections::HashMap,
@@ -28,9 +29,10 @@ use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 use spectemp_types::{UriError, VideoUri};
 
 pub use allow::AllowList;
-pub(crate) use place::local_path;
+pub(crate) use place::{decoded, folder_key, local_path, object_in};
 pub use place::normalize;
 pub use prefix::{batch_name, join, under, within};
+pub(crate) use s3::{Restore, S3Bucket};
 
 use clients::Clients;
 use exact_url::HttpClients;
@@ -181,9 +183,25 @@ impl Locations {
         Ok(location)
     }
 
-    /// As [`Self::resolve`], for a prefix, which may be a whole bucket.
+    /// As [`Self::resolve`], for a folder, which may be a whole bucket or all that the list allows.
     pub(crate) fn resolve_folder(&self, uri: &VideoUri) -> Result<ObjectLocation, LocationError> {
-        self.client_of(self.place(uri)?, uri)
+        self.check_folder(uri)?;
+        self.client_of(Place::of(uri)?, uri)
+    }
+
+    /// As [`Self::check`], for a folder: what lies in it may be opened.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_folder(&self, uri: &VideoUri) -> Result<(), LocationError> {
+        match &self.allowed {
+            // The list speaks of what lies in its folders: so some name in this one is asked for.
+            Some(list) => {
+                let forbidden = |_| LocationError::Forbidden { uri: uri.redacted() };
+                list.permit(&join(uri, "x").map_err(forbidden)?).map(|_| ())
+            }
+            None => Place::of(uri).map(|_| ()),
+        }
     }
 
     /// As [`Self::resolve_folder`], for what the operator of the server has named: the list is not asked.

@@ -110,6 +110,36 @@ pub(crate) fn local_path(uri: &VideoUri) -> Result<Option<PathBuf>, LocationErro
     })
 }
 
+/// The key that all objects in the folder `uri` begin with: empty, or with a closing slash. For a local folder its path,
+/// for a web server nothing can be listed.
+pub(crate) fn folder_key(uri: &VideoUri) -> Result<String, LocationError> {
+    let key = match Place::of(uri)? {
+        Place::Local(path) => path.to_string_lossy().trim_matches('/').to_owned(),
+        Place::Bucket { key, .. } => key,
+        Place::Http(_) => {
+            let cause = "a web server cannot be listed: give a bucket or a folder".to_owned();
+            return Err(LocationError::Name { uri: uri.redacted(), cause });
+        }
+    };
+    Ok(if key.is_empty() { key } else { format!("{key}/") })
+}
+
+/// The object with the key `key` (as a listing gives it) in the bucket or file system of `uri`.
+pub(crate) fn object_in(uri: &VideoUri, key: &str) -> Result<VideoUri, LocationError> {
+    let place = match Place::of(uri)? {
+        Place::Local(_) => Place::Local(Path::new("/").join(key)),
+        Place::Bucket { cloud, authority, .. } => Place::Bucket { cloud, authority, key: key.to_owned() },
+        place @ Place::Http(_) => place,
+    };
+    let found = place.uri()?;
+    // Keys with empty, `.` or `..` parts have no URI that leads back to them.
+    if Place::of(&found)? == place {
+        return Ok(found);
+    }
+    let cause = format!("the key {key:?} has no form that can be opened");
+    Err(LocationError::Name { uri: uri.redacted(), cause })
+}
+
 /// `path` absolute, with `~` for the user's home, without `.`, `..` and doubled slashes.
 fn local(path: &Path) -> std::io::Result<PathBuf> {
     let path = match path.strip_prefix("~") {
@@ -141,7 +171,7 @@ fn without_parents(path: &Path) -> PathBuf {
 }
 
 /// A part of a URI with `%XX` decoded, where these are valid escapes.
-pub(super) fn decoded(path: &str) -> Option<String> {
+pub(crate) fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

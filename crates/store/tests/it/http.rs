@@ -7,13 +7,13 @@ use std::{
 };
 
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
-use spectemp_store::{ExportJob, LocationOptions, Locations, export, location};
+use spectemp_store::{AllowList, LocationOptions, Locations, location};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 
-use crate::common::{claim, home, spec, trace, uri};
+use crate::common::uri;
 
 /// What was asked, and what is there. Only a target that was put (or set) is found, query and all.
 #[derive(Clone, Default)]
@@ -79,6 +79,11 @@ impl Server {
             }
             // As a presigned URL does.
             ("HEAD", _) => ("403 Forbidden".into(), vec![]),
+            // An object that holds `=> URL` leads there.
+            (_, Some(content)) if content.starts_with(b"=> ") => {
+                let to = String::from_utf8_lossy(&content[3..]).into_owned();
+                (format!("302 Found\r\nlocation: {to}"), vec![])
+            }
             (_, None) => ("404 Not Found".into(), vec![]),
             (_, Some(content)) => match range {
                 None => ("200 OK\r\netag: \"e\"".into(), content.clone()),
@@ -190,38 +195,35 @@ async fn local_names_of_any_kind_are_found() {
     }
 }
 
-/// A real S3 server, for example `moto_server -p 18015` with a bucket made by `curl -X PUT http://127.0.0.1:18015/results`;
-/// then `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` in the environment.
 #[tokio::test]
-#[ignore = "needs an S3 server in AWS_ENDPOINT_URL that has the bucket `results`"]
-async fn results_go_to_an_s3_server() {
-    let (_dir, home) = home().await;
-    // Long texts of which no two are alike: more than one part of a multipart upload.
-    let text = |n: u32| (0..600_u32).map(|k| blake3_hex(n * 1000 + k)).collect::<String>();
-    let specs: Vec<_> = (0..400).map(|n| spec(&format!("q{n}"), "/v/a.mp4")).collect();
-    home.ledger().submit("b", &specs).await.unwrap();
-    for (n, claimed) in claim(&home, "b", 400).await.into_iter().enumerate() {
-        let mut trace = trace(claimed.job.id, claimed.job.spec, vec![]);
-        trace.answer.text = text(n as u32);
-        home.finish(claimed.lease, &trace).await.unwrap();
+async fn redirects_lead_only_to_what_is_allowed() {
+    let (server, address) = Server::start().await;
+    let (elsewhere, other) = Server::start().await;
+    let put = |server: &Server, path: &str, content: &str| {
+        server.objects.lock().unwrap().insert(path.to_owned(), content.as_bytes().to_vec());
+    };
+    put(&server, "/in/a.mp4", "=> /in/real.mp4?signed=1");
+    put(&server, "/in/real.mp4?signed=1", "1234");
+    put(&server, "/in/up.mp4", "=> /secret.mp4");
+    put(&server, "/in/tricky.mp4", "=> /in/..%2fsecret.mp4");
+    put(&server, "/in/user.mp4", &format!("=> http://me@{address}/in/real.mp4?signed=1"));
+    put(&server, "/in/away.mp4", &format!("=> http://{other}/in/a.mp4"));
+    put(&server, "/in/loop.mp4", "=> /in/loop.mp4");
+    put(&server, "/secret.mp4", "5678");
+    put(&elsewhere, "/in/a.mp4", "9999");
+    let read = async |locations: &Locations, name: &str| {
+        let place = locations.resolve(&uri(&format!("http://{address}/in/{name}"))).unwrap();
+        place.store.get_range(&place.path, 0..4).await.map(|bytes| bytes.to_vec())
+    };
+    let list = AllowList::parse([format!("http://{address}/in/")]).unwrap();
+    let fenced = Locations::new(impatient()).allow(list);
+    assert_eq!(read(&fenced, "a.mp4").await.unwrap(), b"1234");
+    for name in ["up.mp4", "tricky.mp4", "user.mp4", "away.mp4", "loop.mp4"] {
+        let error = read(&fenced, name).await.unwrap_err();
+        assert!(!format!("{error:?}").contains("signed=1"), "{error:?}");
     }
-    let locations = Locations::default();
-    let results = uri("s3://results/run 1#");
-    let job = ExportJob { batch: "b", results: &results, bad_lines: &[] };
-    assert_eq!(export(home.ledger(), &locations, &job).await.unwrap().answers, 400);
-    for name in ["answers.jsonl", "answers.parquet"] {
-        let location = locations.resolve(&location::join(&results, name).unwrap()).unwrap();
-        let bytes = location.store.get(&location.path).await.unwrap().bytes().await.unwrap();
-        match name {
-            "answers.parquet" => assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1")),
-            _ => {
-                assert!(bytes.len() > 9 << 20, "more than one part");
-                assert_eq!(bytes.split(|byte| *byte == b'\n').count(), 401);
-            }
-        }
-    }
-}
-
-fn blake3_hex(n: u32) -> String {
-    blake3::hash(&n.to_le_bytes()).to_hex().to_string()
+    assert!(elsewhere.log.lock().unwrap().is_empty(), "another host was asked");
+    assert!(!server.log.lock().unwrap().iter().any(|line| line.contains("secret")));
+    // The command line follows where its user's servers lead.
+    assert_eq!(read(&Locations::new(impatient()), "away.mp4").await.unwrap(), b"9999");
 }

@@ -1,5 +1,5 @@
 //! The store from outside.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
 mod export;
@@ -7,6 +7,11 @@ mod full;
 mod gc;
 mod home;
 mod http;
+mod index;
+mod keys;
 mod killed;
 mod ledger;
+mod ledgers;
+mod s3;
+mod s3_server;
 mod sql;
