@@ -43,8 +43,8 @@ pub fn init(format: LogFormat, filter: &str, otlp: Option<&Otlp>) -> anyhow::Res
     }
     let started = tracing_subscriber::registry().with(layers).try_init();
     started.map_err(|cause| anyhow::anyhow!("logging cannot start: {cause}"))?;
-    if let Some(provider) = provider {
-        traces::keep(provider);
+    if let (Some(provider), Some(otlp)) = (provider, otlp) {
+        traces::keep(provider, otlp.share);
     }
     Ok(())
 }

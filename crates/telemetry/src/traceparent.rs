@@ -1,5 +1,9 @@
-//! A job carries its trace: the API writes the `traceparent` of its request beside the job, the worker that claims the
-//! job follows it, hours later and on another machine. The text is that of W3C Trace Context, version 00.
+//! Traces over the borders of processes.
+//!
+//! A job has a trace of its own, whose id is the job's: the API that takes it in and every worker that runs it, hours
+//! later and on another machine, join it by the id alone. (A trace of the request that submitted it would hold a million
+//! jobs where that was a batch; and nothing has to be kept with the job.) A request follows its caller's `traceparent`,
+//! the text of W3C Trace Context, version 00.
 
 use opentelemetry::{
     Context, SpanId, TraceFlags, TraceId,
@@ -7,6 +11,8 @@ use opentelemetry::{
 };
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::traces;
 
 /// The `traceparent` of the current span: `00-<trace>-<span>-<flags>`. `None` where no traces are sent, or outside of
 /// every span.
@@ -25,6 +31,30 @@ pub fn current_traceparent() -> Option<String> {
 pub fn follow(span: &Span, traceparent: &str) -> bool {
     let Some(parent) = parse(traceparent) else { return false };
     span.set_parent(Context::new().with_remote_span_context(parent)).is_ok()
+}
+
+/// Makes `span` a part of the trace of the job with this UUID, and tells whether it now is. The span that it is in is
+/// linked to it. As with [`follow`], `span` must not have been entered yet.
+pub fn join_job(span: &Span, job: u128) -> bool {
+    let parent = of_job(job, traces::kept_share());
+    let joined = span.set_parent(Context::new().with_remote_span_context(parent)).is_ok();
+    let around = Span::current().context().span().span_context().clone();
+    if joined && around.is_valid() && around.trace_id() != TraceId::from(job) {
+        span.add_link(around);
+    }
+    joined
+}
+
+/// The span that all spans of a job have as their parent. Nobody sends it: it is a place, not a work.
+fn of_job(job: u128, share: f64) -> SpanContext {
+    // The job's id begins with its time and has fixed bits, so neither half of it is spread evenly.
+    let mut spread = (job >> 64) as u64 ^ (job as u64).rotate_left(23);
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        spread = (spread ^ (spread >> 33)).wrapping_mul(factor);
+    }
+    let kept = (spread >> 11) as f64 / (1_u64 << 53) as f64 <= share && share > 0.0;
+    let flags = if kept { TraceFlags::SAMPLED } else { TraceFlags::default() };
+    SpanContext::new(TraceId::from(job), SpanId::from(spread | 1), flags, true, TraceState::default())
 }
 
 /// Strict, unlike the propagator of the SDK, which takes ids of any length.
@@ -46,7 +76,21 @@ fn parse(traceparent: &str) -> Option<SpanContext> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{of_job, parse};
+
+    #[test]
+    fn a_share_of_the_jobs_is_kept_and_always_the_same() {
+        // Ids of version 7 that were made within one second.
+        let job = |i: u128| {
+            (0x0192_7f3c_5a00_u128 << 80) | (7 << 76) | (2 << 62) | (i * 0x9e37_79b9_7f4a_7c15 % (1 << 60))
+        };
+        let kept = |share: f64| (0..4000).filter(|i| of_job(job(*i), share).is_sampled()).count();
+        assert_eq!((kept(0.0), kept(1.0)), (0, 4000));
+        assert!((300..500).contains(&kept(0.1)), "{}", kept(0.1));
+        let place = of_job(job(7), 1.0);
+        assert_eq!(place, of_job(job(7), 1.0));
+        assert_eq!(place.trace_id().to_string(), format!("{:032x}", job(7)));
+    }
 
     #[test]
     fn only_what_the_standard_allows() {

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,14 +27,18 @@ use tracing_subscriber::{Layer, Registry, filter::FilterFn};
 const LAST_SPANS: Duration = Duration::from_secs(5);
 
 static PROVIDER: Mutex<Option<SdkTracerProvider>> = Mutex::new(None);
+/// [`Otlp::share`] as bits; 1 where nothing else was said.
+static SHARE: AtomicU64 = AtomicU64::new(0x3ff0_0000_0000_0000);
 
 /// Where traces go, and under which name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Otlp {
     /// URL that spans are posted to, with its path (`http://collector:4318/v1/traces`).
     pub traces_url: String,
     /// `service.name`, for example `spectemp-worker`.
     pub service: String,
+    /// Share of the jobs whose traces are sent, from 0 to 1.
+    pub share: f64,
 }
 
 impl Otlp {
@@ -42,7 +46,8 @@ impl Otlp {
     /// with `/v1/traces`; `OTEL_SERVICE_NAME`, or `spectemp`. `None` where neither address is set, where
     /// `OTEL_SDK_DISABLED` is `true` or `OTEL_TRACES_EXPORTER` is `none`.
     ///
-    /// Headers, timeout, sampler, batch sizes and `OTEL_RESOURCE_ATTRIBUTES` are read by the exporter itself.
+    /// `OTEL_TRACES_SAMPLER` and its argument say which share of the jobs is sent, and are read by the exporter for the
+    /// rest. Headers, timeout, batch sizes and `OTEL_RESOURCE_ATTRIBUTES` are read by the exporter itself.
     pub fn from_env() -> Option<Self> {
         Self::from_lookup(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -58,7 +63,15 @@ impl Otlp {
             Some(format!("{}/v1/traces", base.trim_end_matches('/')))
         })?;
         let service = variable("OTEL_SERVICE_NAME").unwrap_or_else(|| "spectemp".to_owned());
-        Some(Self { traces_url, service })
+        let sampler = variable("OTEL_TRACES_SAMPLER").unwrap_or_default();
+        let share = match sampler.trim_start_matches("parentbased_") {
+            "always_off" => 0.0,
+            "traceidratio" => {
+                variable("OTEL_TRACES_SAMPLER_ARG").and_then(|share| share.parse().ok()).unwrap_or(1.0)
+            }
+            _ => 1.0,
+        };
+        Some(Self { traces_url, service, share })
     }
 
     /// A provider that sends from now on.
@@ -91,8 +104,14 @@ pub(crate) fn layer(provider: &SdkTracerProvider) -> Box<dyn Layer<Registry> + S
         .boxed()
 }
 
+/// The share of the jobs whose traces are sent.
+pub(crate) fn kept_share() -> f64 {
+    f64::from_bits(SHARE.load(Ordering::Relaxed))
+}
+
 /// Keeps the provider for [`flush_traces`].
-pub(crate) fn keep(provider: SdkTracerProvider) {
+pub(crate) fn keep(provider: SdkTracerProvider, share: f64) {
+    SHARE.store(share.to_bits(), Ordering::Relaxed);
     *PROVIDER.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
 }
 
@@ -145,17 +164,17 @@ impl<E: SpanExporter> SpanExporter for Telling<E> {
 mod tests {
     use super::Otlp;
 
-    fn read(variables: &[(&str, &str)]) -> Option<(String, String)> {
+    fn read(variables: &[(&str, &str)]) -> Option<(String, String, f64)> {
         let lookup = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        Otlp::from_lookup(lookup).map(|otlp| (otlp.traces_url, otlp.service))
+        Otlp::from_lookup(lookup).map(|otlp| (otlp.traces_url, otlp.service, otlp.share))
     }
 
     #[test]
     fn environment_is_read_as_opentelemetry_says() {
         const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/");
-        let expect = |url: &str, service: &str| Some((url.to_owned(), service.to_owned()));
+        let expect = |url: &str, service: &str| Some((url.to_owned(), service.to_owned(), 1.0));
         assert_eq!(read(&[]), None);
         assert_eq!(read(&[("OTEL_SERVICE_NAME", "x")]), None);
         assert_eq!(read(&[BASE]), expect("http://collector:4318/v1/traces", "spectemp"));
@@ -163,6 +182,13 @@ mod tests {
             read(&[BASE, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t/x"), ("OTEL_SERVICE_NAME", "api")]),
             expect("http://t/x", "api")
         );
+        let sampled = |sampler, share| {
+            read(&[BASE, ("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", share)])
+                .map(|(_, _, share)| share)
+        };
+        assert_eq!(sampled("parentbased_traceidratio", "0.25"), Some(0.25));
+        assert_eq!(sampled("parentbased_always_off", "1"), Some(0.0));
+        assert_eq!(sampled("parentbased_always_on", "0.25"), Some(1.0));
         assert_eq!(read(&[BASE, ("OTEL_SDK_DISABLED", "TRUE")]), None);
         assert_eq!(read(&[BASE, ("OTEL_TRACES_EXPORTER", "none")]), None);
     }

@@ -15,6 +15,8 @@ pub(crate) struct Span {
     pub(crate) trace: Vec<u8>,
     pub(crate) id: Vec<u8>,
     pub(crate) parent: Vec<u8>,
+    /// Span ids that it is linked to.
+    pub(crate) links: Vec<Vec<u8>>,
 }
 
 /// Starts a collector; gives its URL and the bodies posted to it.
@@ -68,6 +70,7 @@ pub(crate) fn spans(request: &[u8]) -> Vec<Span> {
                 trace: bytes(1),
                 id: bytes(2),
                 parent: bytes(4),
+                links: fields(span, 13).into_iter().map(|link| fields(link, 2)[0].to_vec()).collect(),
             });
         }
     }
