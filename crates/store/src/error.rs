@@ -141,6 +141,9 @@ pub enum StoreError {
         /// What the object store says.
         cause: String,
     },
+    /// SQL on a server without the login for it.
+    #[error("sql on Postgres needs the login of spectemp_reader: give --reader-url (SPECTEMP_READER_URL), a postgres:// URL")]
+    NoReader,
     /// A query that reaches for more than the views.
     #[error("sql may not {what}: it can select from the views {}", crate::VIEWS.join(", "))]
     SqlDenied {

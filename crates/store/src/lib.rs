@@ -14,6 +14,7 @@ pub mod location;
 mod objects;
 mod reader_role;
 mod sql;
+mod sql_postgres;
 mod store;
 
 pub use disk_cache::DiskCache;

@@ -1,4 +1,5 @@
-//! Questions in SQL, from outside: read-only, on the documented views, with a time limit and a limit on rows.
+//! Questions in SQL, from outside: read-only, on the documented views, with a time limit and a limit on rows. Here for
+//! SQLite; `sql_postgres.rs` is its pendant.
 //!
 //! Four fences, each enough for most mistakes: the connection is read-only; the authorizer (see `authorizer.rs`)
 //! allows reading the views and nothing else; a private table's name may not even occur in the text, because the
@@ -25,6 +26,7 @@ use sqlx::{
 use crate::{
     DEFAULT_TENANT, LedgerReader, StoreError,
     authorizer::{self, Rules},
+    sql_postgres,
 };
 
 /// The documented views.
@@ -63,16 +65,17 @@ pub struct SqlTable {
 }
 
 impl LedgerReader {
-    /// Answers one `select` on the views.
+    /// Answers one `select` of `tenant` on the views: its own rows on Postgres; SQLite answers the default tenant only.
     ///
     /// # Errors
-    /// [`StoreError::SqlDenied`], [`StoreError::SqlTimeout`], [`StoreError::Sql`] with the database's own words.
+    /// [`StoreError::NoReader`], [`StoreError::SqlDenied`], [`StoreError::SqlTimeout`], [`StoreError::Sql`] with the database's own words.
     pub async fn sql(&self, tenant: &str, query: &str, limits: SqlLimits) -> Result<SqlTable, StoreError> {
         let Some(path) = &self.path else {
-            return Err(StoreError::Sql("not there yet on Postgres".to_owned()));
+            return sql_postgres::select(self, tenant, query, limits).await;
         };
         if tenant != DEFAULT_TENANT {
-            return Err(StoreError::SqlDenied { what: format!("be asked by tenant {tenant}: a SQLite ledger answers {DEFAULT_TENANT} only") });
+            let what = format!("be asked by tenant {tenant} on SQLite, which has no rows of one tenant's own");
+            return Err(StoreError::SqlDenied { what });
         }
         refuse_private_names(query)?;
         // A connection of its own, never given back to the pool: authorizer and handler end with it.

@@ -241,14 +241,18 @@ impl Ledger {
             "prolong leases",
             "update ledger_jobs as j set lease_expires_at = {now} + $2 from {rows_1} \
              where j.id = (e.value ->> 'id'){as_uuid} and j.epoch = cast(e.value ->> 'epoch' as bigint) \
-             and j.status = 'running' returning id",
+             and j.status = 'running' returning id, epoch",
         )
         .bind(Value::json("leases", &rows)?)
         .bind(lease.as_millis() as i64)
         .all(&self.writes)
         .await?;
-        let held: HashSet<JobId> = held.iter().map(|row| row.id("id")).collect::<Result<_, _>>()?;
-        Ok(leases.iter().map(|lease| lease.job).filter(|job| !held.contains(job)).collect())
+        let held: HashSet<(JobId, u32)> = held
+            .iter()
+            .map(|row| Ok((row.id("id")?, row.number("epoch")?)))
+            .collect::<Result<_, StoreError>>()?;
+        let lost = leases.iter().filter(|lease| !held.contains(&(lease.job, lease.epoch)));
+        Ok(lost.map(|lease| lease.job).collect())
     }
 
     fn give_up_reserve(&self) -> bool {

@@ -47,6 +47,8 @@ use crate::{
     db::{Pool, query},
 };
 
+pub(crate) use postgres::parse_url;
+
 /// Who owns jobs where nobody says otherwise.
 pub const DEFAULT_TENANT: &str = "default";
 

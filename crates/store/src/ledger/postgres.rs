@@ -44,7 +44,7 @@ impl Ledger {
         if let Some(path) = sqlite::file_of(url) {
             return Self::open(&path, options).await;
         }
-        let connect = parse(url)?;
+        let connect = parse_url(url)?;
         let database = name_of(&connect);
         let pool = PgPoolOptions::new()
             .max_connections(options.connections.max(1))
@@ -75,7 +75,7 @@ pub async fn migrate(url: &str, options: &MigrateOptions) -> Result<Migrated, St
     if let Some(path) = sqlite::file_of(url) {
         return sqlite::migrate(&path).await;
     }
-    let connect = parse(url)?;
+    let connect = parse_url(url)?;
     let database = name_of(&connect);
     let pool = PgPoolOptions::new()
         .max_connections(2)
@@ -103,7 +103,7 @@ async fn upgrade(pool: &PgPool, database: &str, options: &MigrateOptions) -> Res
         }
         other => StoreError::Database { what: "upgrade", cause: other.to_string() },
     })?;
-    crate::reader_role::grant(pool).await?;
+    crate::reader_role::limit(pool).await?;
     Ok(Migrated { from, to: known })
 }
 
@@ -136,7 +136,7 @@ async fn version(pool: &PgPool) -> Result<Option<i64>, StoreError> {
 }
 
 /// Connection options; a message of a bad URL must not hold its password.
-pub(crate) fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
+pub(crate) fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
     let bad = |cause: &str| StoreError::Database { what: "connect", cause: cause.to_owned() };
     if !known {

@@ -7,7 +7,7 @@ use spectemp_types::{Fingerprint, JobId, JobSpec, JobStatus};
 
 use super::{DEFAULT_TENANT, Ledger};
 use crate::{
-    StoreError,
+    LedgerKind, StoreError,
     db::{On, Pool, Row, Transaction, Value, query},
 };
 
@@ -87,11 +87,19 @@ impl Ledger {
         jobs: &[NewJob],
     ) -> Result<Vec<Submission>, StoreError> {
         let place = Place { tenant, batch };
-        if jobs.len() <= CHUNK {
+        if jobs.len() <= 1 {
             // One statement is a transaction of its own.
             return submit_chunk(&mut Where::Pool(&self.writes), place, jobs).await;
         }
         let mut transaction = self.writes.begin(WHAT).await?;
+        if self.kind() == LedgerKind::Postgres {
+            // Two callers with the same jobs in another order would wait for each other's rows.
+            query(WHAT, "select pg_advisory_xact_lock(hashtextextended($1, hashtextextended($2, 1)))")
+                .bind(tenant)
+                .bind(batch)
+                .execute(&mut transaction)
+                .await?;
+        }
         let mut submissions = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(CHUNK) {
             submissions.extend(submit_chunk(&mut Where::Transaction(&mut transaction), place, chunk).await?);

@@ -35,6 +35,25 @@ async fn sqlite() -> (&'static str, Ledger, Raw) {
 }
 
 async fn postgres() -> (&'static str, Ledger, Raw) {
+    let (ledger, url) = postgres_with_url().await;
+    ("postgres", ledger, raw(&url))
+}
+
+/// A Postgres ledger and its owner's URL.
+pub(crate) async fn postgres_with_url() -> (Ledger, String) {
+    let url = empty_database().await;
+    migrate(&url, &MigrateOptions::default()).await.unwrap();
+    let reader_url = Some(url.replace("postgres@", "spectemp_reader@"));
+    let options = LedgerOptions { connections: 8, reader_url, ..LedgerOptions::default() };
+    (Ledger::connect(&url, &options).await.unwrap(), url)
+}
+
+pub(crate) fn raw(url: &str) -> Raw {
+    Raw { url: url.to_owned(), _dir: crate::common::dir() }
+}
+
+/// The URL of a database of its own.
+pub(crate) async fn empty_database() -> String {
     let server = std::env::var("SPECTEMP_TEST_POSTGRES").unwrap_or_else(|_| {
         panic!("SPECTEMP_TEST_POSTGRES is not set: run `make test`, or `eval \"$(scripts/services.sh start)\"`")
     });
@@ -43,9 +62,5 @@ async fn postgres() -> (&'static str, Ledger, Raw) {
     let create = AssertSqlSafe(format!("create database {name}"));
     sqlx::raw_sql(create).execute(&mut connection).await.unwrap();
     let (host, _) = server.rsplit_once('/').unwrap();
-    let url = format!("{host}/{name}");
-    migrate(&url, &MigrateOptions::default()).await.unwrap();
-    let options = LedgerOptions { connections: 8, ..LedgerOptions::default() };
-    let ledger = Ledger::connect(&url, &options).await.unwrap();
-    ("postgres", ledger, Raw { url, _dir: crate::common::dir() })
+    format!("{host}/{name}")
 }

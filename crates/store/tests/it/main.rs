@@ -1,6 +1,7 @@
 //! The store from outside.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod cluster;
 mod common;
 mod export;
 mod full;
@@ -12,6 +13,7 @@ mod keys;
 mod killed;
 mod ledger;
 mod ledgers;
+mod reader;
 mod s3;
 mod s3_server;
 mod sql;
