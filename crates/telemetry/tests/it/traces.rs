@@ -63,7 +63,7 @@ fn spans_arrive_in_the_traces_of_request_and_job() {
     for span in [submit, job, round] {
         assert_eq!(hex(&span.trace), format!("{JOB:032x}"), "{span:?}");
     }
-    assert_eq!(submit.links, [request.id.clone()]);
+    assert_eq!(submit.links, std::slice::from_ref(&request.id));
     assert_eq!((&submit.parent, &round.parent), (&job.parent, &job.id));
     assert!(named(&spans, "alone").parent.is_empty());
 }
