@@ -56,7 +56,7 @@ pub const METRICS: &[Metric] = &[
     gauge("spectemp_jobs", &["state"], "Jobs in the ledger by state, told by the API."),
     gauge("spectemp_jobs_running", &[], "Jobs that this worker holds a lease of."),
     counter("spectemp_jobs_ended_total", &["outcome"], "Jobs that left this worker, by how."),
-    counter("spectemp_dead_letters_total", &[], "Jobs given up because they kill workers."),
+    counter("spectemp_dead_letters_total", &[], "Jobs given up: workers died of them, or their deadline passed."),
     counter(
         "spectemp_lease_lost_total",
         &[],
