@@ -1,0 +1,10 @@
+mod auth;
+mod batches;
+mod big;
+mod events;
+mod jobs;
+mod locations;
+mod openapi;
+mod problems;
+mod sql;
+mod support;
