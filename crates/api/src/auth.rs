@@ -44,6 +44,9 @@ pub(crate) struct Reader(pub(crate) Caller);
 /// A caller who may submit, cancel and retry.
 pub(crate) struct Submitter(pub(crate) Caller);
 
+/// A caller who may change what stands for the tenant as a whole.
+pub(crate) struct Admin(pub(crate) Caller);
+
 /// Finds out who asks, and counts the request against their limit.
 pub(crate) async fn authenticate(
     State(state): State<AppState>,
@@ -155,6 +158,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Submitter {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         Caller::of(parts, Role::Submit).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Caller::of(parts, Role::Admin).map(Self)
     }
 }
 

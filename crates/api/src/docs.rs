@@ -21,6 +21,7 @@ use crate::{router, schema};
         (name = "jobs", description = "One question about one video."),
         (name = "batches", description = "Many jobs under one name."),
         (name = "answers", description = "Answers, and queries over everything."),
+        (name = "indexes", description = "Standing sets of questions over a prefix."),
         (name = "server", description = "How the server is.")
     )
 )]

@@ -25,6 +25,9 @@ pub(crate) struct JobPath(pub(crate) JobId);
 /// The batch in the path.
 pub(crate) struct BatchPath(pub(crate) String);
 
+/// The index in the path.
+pub(crate) struct IndexPath(pub(crate) String);
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
     type Rejection = ApiError;
 
@@ -89,6 +92,16 @@ impl<S: Send + Sync> FromRequestParts<S> for BatchPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let text = segment(parts, state).await?;
         if crate::batches::is_name(&text) { Ok(Self(text)) } else { Err(ApiError::no_batch(&text)) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IndexPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let text = segment(parts, state).await?;
+        let plain = !text.chars().any(char::is_control);
+        if plain { Ok(Self(text)) } else { Err(ApiError::NotFound(format!("index {text:?}"))) }
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod extract;
 mod health;
+mod index;
 mod intake;
 mod jobs;
 mod page;

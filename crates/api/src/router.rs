@@ -12,7 +12,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{answers, auth, batches, docs, error::ApiError, health, jobs, problem, state::AppState};
+use crate::{answers, auth, batches, docs, error::ApiError, health, index, jobs, problem, state::AppState};
 
 const DOCUMENT: &str = "/api/v1/openapi.json";
 
@@ -23,7 +23,7 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
 
 /// The routes that need a key.
 fn keyed() -> OpenApiRouter<AppState> {
-    jobs::routes().merge(batches::routes()).merge(answers::routes())
+    jobs::routes().merge(batches::routes()).merge(answers::routes()).merge(index::routes())
 }
 
 /// The whole service.
