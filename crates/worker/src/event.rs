@@ -66,6 +66,13 @@ pub enum Outcome {
     Failed(String),
     /// Back in the queue, because the run stops.
     Released,
+    /// Back in the queue for a while after a passing fault.
+    PutBack {
+        /// What went wrong.
+        error: String,
+        /// How long it waits.
+        after: Duration,
+    },
     /// Taken away by another process or cancelled by its owner.
     Lost,
 }

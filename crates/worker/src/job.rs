@@ -10,14 +10,17 @@ use std::{
 
 use futures::FutureExt as _;
 use spectemp_engine::{FrameSource, Session, Setup, Vlm};
-use spectemp_store::{Claimed, Lease};
+use spectemp_store::{Claimed, Lease, StoreError};
 use spectemp_types::{JobSpec, Round, Strategy, Trace, TraceVideo};
+use tracing::Instrument as _;
 
 use crate::{
-    error::{JobError, Remedy, backoff},
-    event::{Event, JobName, Outcome},
+    ending::write_end,
+    error::{JobError, Patience, Remedy, backoff},
+    event::{Event, JobName},
+    hold::{Hold, Kept},
     meter::Metered,
-    runner::Shared,
+    shared::{Shared, patiently},
     tap::Tap,
 };
 
@@ -25,32 +28,53 @@ use crate::{
 pub(crate) struct RunningJob {
     shared: Arc<Shared>,
     lease: Lease,
+    hold: Hold,
+    /// Keeps the lease alive, where it has a time, until the job's end is written.
+    kept: Option<Kept>,
     name: JobName,
     /// What was asked, with the whole URI of the video.
     spec: JobSpec,
     /// What the ledger holds.
     rounds: Vec<Round>,
+    /// Passing faults in a row.
+    tries: u32,
 }
 
 impl RunningJob {
     /// `spec` is the claimed job's own, with the URI as the user gave it.
-    pub(crate) fn new(shared: Arc<Shared>, claimed: Claimed, spec: JobSpec) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        claimed: Claimed,
+        spec: JobSpec,
+        hold: Hold,
+        kept: Option<Kept>,
+    ) -> Self {
         let name = JobName { job: claimed.job.id, id: spec.id.as_str().into() };
-        Self { shared, lease: claimed.lease, name, spec, rounds: claimed.rounds }
+        let tries = claimed.job.tries;
+        Self { shared, lease: claimed.lease, hold, kept, name, spec, rounds: claimed.rounds, tries }
     }
 
     /// Runs the job to its end and writes it down. An error is one that ends the whole run.
-    pub(crate) async fn run(mut self) -> Result<(), JobError> {
+    pub(crate) async fn run(self) -> Result<(), JobError> {
+        let span = tracing::info_span!("job", job.id = %self.name.job, job.epoch = self.lease.epoch());
+        self.run_here().instrument(span).await
+    }
+
+    async fn run_here(mut self) -> Result<(), JobError> {
         self.tell(Event::Started { name: self.name.clone(), rounds: self.rounds.len() as u32 });
         let ended = self.try_until_done().await;
-        let (shared, name) = (self.shared.clone(), self.name.clone());
-        let (outcome, result) = self.write_end(ended).await;
+        let Self { shared, lease, hold, kept, name, tries, .. } = self;
+        let (outcome, result) = write_end(&shared, &hold, lease, &name, (ended, tries)).await;
+        drop(kept);
         shared.tell(Event::Ended { name, outcome });
         result
     }
 
     async fn try_until_done(&mut self) -> Result<Trace, JobError> {
-        let mut tries = 0;
+        let patience = self.shared.patience;
+        if patience == Patience::Wait {
+            self.tries = 0;
+        }
         loop {
             let before = self.rounds.len();
             // A bug that panics in the middle of one job must not take the others with it.
@@ -59,12 +83,15 @@ impl RunningJob {
                 Ok(trace) => return Ok(trace),
                 Err(error) => error,
             };
-            tries = if self.rounds.len() > before { 1 } else { tries + 1 };
-            if error.remedy() != Remedy::Retry || tries > self.shared.options.retries {
+            self.tries = if self.rounds.len() > before { 1 } else { self.tries + 1 };
+            if error.remedy(patience) == Remedy::Retry {
+                self.shared.shelf.forget(&self.spec.video);
+            }
+            let again = error.remedy(patience) == Remedy::Retry && self.tries <= self.shared.options.retries;
+            if !again || patience == Patience::PutBack {
                 return Err(error);
             }
-            self.shared.shelf.forget(&self.spec.video);
-            self.wait(tries, &error).await?;
+            self.wait(&error).await?;
         }
     }
 
@@ -80,14 +107,44 @@ impl RunningJob {
         let mut session = Session::new(self.setup(tap.clone(), &round_no), self.rounds.clone())?;
         loop {
             self.go_on()?;
-            let Some(round) = session.next_round().await? else { break };
-            tap.keep(self.shared.home.objects(), self.name.job, &round).await?;
-            self.shared.home.ledger().checkpoint(&self.lease, &round).await?;
+            let span = tracing::info_span!("round", round.no = round_no.load(Ordering::Relaxed));
+            let Some(round) = self.round(&mut session, &tap).instrument(span).await? else { break };
             round_no.store(round.no + 1, Ordering::Relaxed);
             self.rounds.push(round.clone());
             self.tell(Event::Round { name: self.name.clone(), round: Arc::new(round) });
         }
         self.trace(session, seen)
+    }
+
+    /// The next round, committed.
+    async fn round(&self, session: &mut Session, tap: &Tap) -> Result<Option<Round>, JobError> {
+        let Some(round) = session.next_round().await? else { return Ok(None) };
+        // A session may come to the end of its round after its lease was lost.
+        if self.hold.is_lost() {
+            return Err(JobError::Lost);
+        }
+        tap.keep(self.shared.store.objects(), self.name.job, &round).await?;
+        self.checkpoint(&round).await?;
+        Ok(Some(round))
+    }
+
+    async fn checkpoint(&self, round: &Round) -> Result<(), JobError> {
+        let (ledger, mut again) = (self.shared.store.ledger(), false);
+        let write = || {
+            let committed_before = std::mem::replace(&mut again, true);
+            async move {
+                match ledger.checkpoint(&self.lease, round).await {
+                    // The connection broke after the commit and before the word of it.
+                    Err(StoreError::Gap { committed, .. })
+                        if committed_before && committed == round.no + 1 =>
+                    {
+                        Ok(())
+                    }
+                    result => result,
+                }
+            }
+        };
+        Ok(patiently(&self.shared, &self.hold, write).await?)
     }
 
     /// Ties the rounds to the version of the video and to the models; rounds of others are dropped.
@@ -98,7 +155,7 @@ impl RunningJob {
             "target": self.shared.models.target.card().revision.revision,
             "draft": self.draft().map(|draft| draft.card().revision.revision.clone()),
         });
-        let other = self.shared.home.ledger().rest_on(&self.lease, &basis.to_string()).await?;
+        let other = self.shared.store.ledger().rest_on(&self.lease, &basis.to_string()).await?;
         if let Some(earlier) = other {
             let dropped = self.rounds.len() as u32;
             self.rounds.clear();
@@ -118,7 +175,7 @@ impl RunningJob {
             target: metered(&self.shared.models.target, "target"),
             draft: self.draft().map(|draft| metered(draft, "draft")),
             frames,
-            cancel: self.shared.stop.hard.clone(),
+            cancel: self.hold.cancel().clone(),
         }
     }
 
@@ -145,48 +202,20 @@ impl RunningJob {
     }
 
     fn go_on(&self) -> Result<(), JobError> {
-        if self.shared.stop.soft.is_cancelled() { Err(JobError::Interrupted) } else { Ok(()) }
+        match (self.hold.is_lost(), self.shared.stop.soft.is_cancelled()) {
+            (true, _) => Err(JobError::Lost),
+            (false, true) => Err(JobError::Interrupted),
+            (false, false) => Ok(()),
+        }
     }
 
-    async fn wait(&self, tries: u32, error: &JobError) -> Result<(), JobError> {
-        let after = backoff(self.shared.options.first_wait, tries);
+    async fn wait(&self, error: &JobError) -> Result<(), JobError> {
+        let after = backoff(self.shared.options.first_wait, self.tries, self.shared.longest_wait);
         tracing::warn!(job.id = %self.name.job, error = %error, wait_ms = after.as_millis() as u64, "job is tried again");
         self.tell(Event::Retry { name: self.name.clone(), error: error.to_string(), after });
         tokio::select! {
             () = tokio::time::sleep(after) => Ok(()),
             () = self.shared.stop.soft.cancelled() => Err(JobError::Interrupted),
-        }
-    }
-
-    /// Writes down how the job ended.
-    async fn write_end(self, ended: Result<Trace, JobError>) -> (Outcome, Result<(), JobError>) {
-        let Self { shared, lease, name, .. } = self;
-        let error = match ended {
-            Ok(trace) => {
-                return match shared.home.finish(lease, &trace).await {
-                    Ok(()) => (Outcome::Answered(Arc::new(trace)), Ok(())),
-                    Err(error) if error.is_stale() => (Outcome::Lost, Ok(())),
-                    Err(error) => (Outcome::Failed(error.to_string()), Err(error.into())),
-                };
-            }
-            Err(error) => error,
-        };
-        let text = error.to_string();
-        let remedy = error.remedy();
-        let (outcome, written) = match remedy {
-            Remedy::LetGo => (Outcome::Lost, Ok(())),
-            Remedy::Release => (Outcome::Released, shared.home.ledger().release(lease).await),
-            Remedy::Retry | Remedy::Fail | Remedy::FailAndStop => {
-                tracing::info!(job.id = %name.job, error = text, "job failed");
-                let permanent = remedy == Remedy::Fail;
-                (Outcome::Failed(text.clone()), shared.home.ledger().fail(lease, &text, permanent).await)
-            }
-        };
-        match (remedy, written) {
-            (_, Err(stale)) if stale.is_stale() => (Outcome::Lost, Ok(())),
-            (_, Err(second)) => (outcome, Err(second.into())),
-            (Remedy::FailAndStop, Ok(())) => (outcome, Err(error)),
-            (_, Ok(())) => (outcome, Ok(())),
         }
     }
 

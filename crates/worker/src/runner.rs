@@ -13,15 +13,19 @@ use spectemp_engine::Vlm;
 use spectemp_store::{Claim, Claimed, Home, Locations};
 use spectemp_types::{JobId, VideoUri};
 use spectemp_video::{BlockCache, OpenOptions};
-use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::{JobError, WorkerError},
+    error::{JobError, Patience, WorkerError},
     event::Event,
-    job::RunningJob,
+    hold::Hold,
+    shared::{Crew, Shared},
     shelf::Shelf,
 };
+
+/// No wait after a passing fault is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The models of a run.
 #[derive(Clone)]
@@ -95,23 +99,6 @@ pub struct Runner {
     options: Options,
 }
 
-/// What the jobs of a run share.
-pub(crate) struct Shared {
-    pub(crate) home: Arc<Home>,
-    pub(crate) models: Models,
-    pub(crate) options: Options,
-    pub(crate) shelf: Shelf,
-    pub(crate) stop: Stop,
-    events: UnboundedSender<Event>,
-}
-
-impl Shared {
-    pub(crate) fn tell(&self, event: Event) {
-        // Nobody has to listen.
-        let _ = self.events.send(event);
-    }
-}
-
 impl Runner {
     /// A runner over an open home.
     pub fn new(home: Arc<Home>, locations: Arc<Locations>, models: Models, options: Options) -> Self {
@@ -129,75 +116,71 @@ impl Runner {
         stop: Stop,
         events: UnboundedSender<Event>,
     ) -> Result<Ended, WorkerError> {
-        let shelf = Shelf::new(self.home.ledger().clone(), self.locations.clone(), self.options.clone());
-        let (models, options) = (self.models.clone(), self.options.clone());
-        let home = self.home.clone();
-        let shared = Arc::new(Shared { home, models, options, shelf, stop, events });
-        let mut run = Run { shared, work, tasks: JoinSet::new(), videos: HashMap::new(), last: None };
+        let store = self.home.store().clone();
+        let shared = Shared {
+            shelf: Shelf::new(store.ledger().clone(), self.locations.clone(), self.options.clone()),
+            store,
+            models: self.models.clone(),
+            options: self.options.clone(),
+            longest_wait: LONGEST_WAIT,
+            patience: Patience::Wait,
+            stop,
+            events: Some(events),
+        };
+        let mut run = Run { crew: Crew::new(Arc::new(shared)), work };
         let ids = run.work.jobs.keys().copied();
-        run.shared.home.ledger().hold_others(&run.work.batch, ids).await?;
+        self.home.ledger().hold_others(&run.work.batch, ids).await?;
         run.until_done().await
     }
 }
 
 /// A run under way.
 struct Run {
-    shared: Arc<Shared>,
+    crew: Crew,
     work: Work,
-    tasks: JoinSet<(VideoUri, Result<(), JobError>)>,
-    /// Running jobs per video.
-    videos: HashMap<String, usize>,
-    /// The video of the job that ended last: its bytes and frames are at hand.
-    last: Option<VideoUri>,
 }
 
 impl Run {
     async fn until_done(&mut self) -> Result<Ended, WorkerError> {
+        let shared = self.crew.shared.clone();
         let mut failure = None;
         loop {
-            if failure.is_none() && !self.shared.stop.soft.is_cancelled() {
+            if failure.is_none() && !shared.stop.soft.is_cancelled() {
                 failure = self.start_jobs().await.err();
             }
-            let Some(joined) = self.tasks.join_next().await else { break };
-            match joined {
-                Ok((video, result)) => {
-                    self.close_job(video);
-                    failure = failure.or(result.err());
-                }
-                Err(cause) => {
-                    failure = failure.or(Some(JobError::Permanent(format!("a job's task failed: {cause}"))))
-                }
-            }
+            let Some(ended) = self.crew.next_end().await else { break };
+            failure = failure.or(ended.err());
         }
-        failure = failure.or(self.shared.shelf.keep_only(&HashSet::new()).await.err());
+        failure = failure.or(shared.shelf.keep_only(&HashSet::new()).await.err());
         match failure {
             Some(JobError::Store(error)) => Err(error.into()),
             Some(other) => Err(WorkerError::Broken(other.to_string())),
-            None if self.shared.stop.soft.is_cancelled() => Ok(Ended::Interrupted),
+            None if shared.stop.soft.is_cancelled() => Ok(Ended::Interrupted),
             None => Ok(Ended::Done),
         }
     }
 
     /// Claims and starts jobs until enough run or none waits.
     async fn start_jobs(&mut self) -> Result<(), JobError> {
-        while self.tasks.len() < self.shared.options.concurrency.max(1) {
-            let limit = self.shared.options.concurrency.max(1) - self.tasks.len();
+        let shared = self.crew.shared.clone();
+        let concurrency = shared.options.concurrency.max(1);
+        while self.crew.len() < concurrency {
             let worker = format!("process {}", std::process::id());
             let claim = Claim {
                 batch: Some(&self.work.batch),
                 worker: &worker,
-                limit,
-                prefer_video: self.last.as_ref(),
+                limit: concurrency - self.crew.len(),
+                prefer_video: self.crew.last.as_ref(),
                 lease: None,
             };
-            let claimed = self.shared.home.ledger().claim(&claim).await?;
+            let claimed = shared.store.ledger().claim(&claim).await?;
             if claimed.is_empty() {
                 return Ok(());
             }
             for job in claimed {
                 self.start(job);
             }
-            self.close_videos().await?;
+            self.crew.close_videos().await?;
         }
         Ok(())
     }
@@ -205,26 +188,7 @@ impl Run {
     fn start(&mut self, claimed: Claimed) {
         // Others are held back: what comes is wanted.
         let video = self.work.jobs.get(&claimed.job.id).unwrap_or(&claimed.job.spec.video).clone();
-        let mut spec = claimed.job.spec.clone();
-        spec.video = video.clone();
-        *self.videos.entry(video.expose().to_owned()).or_default() += 1;
-        self.last = Some(video.clone());
-        let job = RunningJob::new(self.shared.clone(), claimed, spec);
-        self.tasks.spawn(async move { (video, job.run().await) });
-    }
-
-    fn close_job(&mut self, video: VideoUri) {
-        if let Some(running) = self.videos.get_mut(video.expose()) {
-            *running = running.saturating_sub(1);
-        }
-        self.last = Some(video);
-    }
-
-    /// Closes the videos that no job runs on. Called after a claim only: the jobs just claimed may be about a video
-    /// whose last job has just ended.
-    async fn close_videos(&mut self) -> Result<(), JobError> {
-        self.videos.retain(|_, running| *running > 0);
-        let wanted = self.videos.keys().cloned().collect();
-        self.shared.shelf.keep_only(&wanted).await
+        let hold = Hold::new(&self.crew.shared.stop.hard);
+        self.crew.start(claimed, video, hold, None);
     }
 }

@@ -91,7 +91,7 @@ impl Progress {
                 self.line(&format!("{id}: failed: {error}"));
             }
             Outcome::Lost => self.line(&format!("{id}: was cancelled or taken over")),
-            Outcome::Released => {}
+            Outcome::Released | Outcome::PutBack { .. } => {}
         }
     }
 

@@ -1,9 +1,7 @@
 //! The runner over a real home and real encoded videos, with scripted models.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,54 +14,11 @@ use spectemp_engine::{
     testing::{ScriptedVlm, card},
 };
 use spectemp_store::{Home, Locations, Submission};
-use spectemp_types::{JobId, JobSpec, JobStatus, Plan, Question, Round, Trace, VideoUri};
-use spectemp_video::encode::{EncodeOptions, Encoder, FrameRate};
+use spectemp_types::{JobId, JobSpec, JobStatus, Round, Trace};
 use spectemp_worker::{Ended, Event, Models, Options, Outcome, Runner, Stop, Work};
 use tokio::sync::mpsc::unbounded_channel;
 
-const SEGMENT: &str = "<think>a</think><segment>(2, 6)</segment>";
-const OTHER_SEGMENT: &str = "<think>b</think><segment>(5, 9)</segment>";
-const ANSWER: &str = "<think>c</think><answer>seven</answer>";
-const PICK: &str = "<think>d</think><frame>[3, 4]</frame>";
-
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    /// A video of twelve seconds at two frames a second, all of one colour.
-    fn video(&self, name: &str, level: u8) -> PathBuf {
-        let path = self.dir.path().join(name);
-        let options = EncodeOptions { fps: FrameRate::whole(2), ..EncodeOptions::default() };
-        let mut encoder = Encoder::create(&path, 64, 64, &options).unwrap();
-        let frame = vec![level; 64 * 64 * 3];
-        (0..24).for_each(|_| encoder.push(&frame).unwrap());
-        encoder.finish().unwrap();
-        path
-    }
-
-    async fn home(&self) -> Arc<Home> {
-        Arc::new(Home::open(&self.dir.path().join("home"), true).await.unwrap())
-    }
-}
-
-fn spec(id: &str, video: &Path, set: &[&str]) -> JobSpec {
-    JobSpec {
-        id: id.to_owned(),
-        video: VideoUri::parse(video.to_str().unwrap()).unwrap(),
-        question: Question::new(format!("What about {id}?"), Vec::new()).unwrap(),
-        plan: Plan::named("paper16").unwrap().set_all(set.iter().copied()).unwrap(),
-    }
-}
-
-fn lines(lines: &[&str]) -> Models {
-    let target = Arc::new(ScriptedVlm::lines(card("target"), lines));
-    Models { target, draft: Some(Arc::new(ScriptedVlm::lines(card("draft"), &[PICK]))) }
-}
+use crate::support::{ANSWER, OTHER_SEGMENT, Place, SEGMENT, lines, spec};
 
 async fn submit(home: &Home, specs: &[JobSpec]) -> Vec<JobId> {
     let submissions = home.ledger().submit("batch", specs).await.unwrap();
