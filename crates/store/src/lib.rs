@@ -25,17 +25,16 @@ pub use export::{
 };
 pub use gc::{GcLimits, GcReport};
 pub use home::{Home, HomeReader};
-pub use ledger::{
-    AnswerRow, AnsweredJob, Batch, Claim, Claimed, Counts, Cursor, DEFAULT_TENANT, FailedJob, Finished, Job,
-    JobConflict, JobFilter, KeptRequest, Lease, Ledger, LedgerKind, LedgerOptions, LedgerReader, MigrateOptions,
-    Migrated,
-    NewJob, Page, Reclaimed, Submission, VideoRow, Webhook, migrate,
-};
 pub use index::{
     DryRun, Index, IndexFigures, IndexId, IndexQuestion, IndexSpec, Listed, ListingOptions, RestoreTier,
     check_schedule, dry_run, listing, read_questions,
 };
 pub use keys::{ApiKey, NewKey, Role, UnknownRole, check_tenant};
+pub use ledger::{
+    AnswerRow, AnsweredJob, Batch, Claim, Claimed, Counts, Cursor, DEFAULT_TENANT, Explained, FailedJob,
+    Finished, Job, JobConflict, JobFilter, KeptRequest, Lease, Ledger, LedgerKind, LedgerOptions,
+    LedgerReader, MigrateOptions, Migrated, NewJob, Page, Reclaimed, Submission, VideoRow, Webhook, migrate,
+};
 pub use location::{AllowList, LocationError, LocationOptions, Locations, ObjectLocation};
 pub use objects::{ObjectKey, Objects};
 pub use sql::{SqlLimits, SqlTable, VIEWS};

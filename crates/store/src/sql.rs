@@ -74,7 +74,8 @@ impl LedgerReader {
             return sql_postgres::select(self, tenant, query, limits).await;
         };
         if tenant != DEFAULT_TENANT {
-            let what = format!("be asked by tenant {tenant} on SQLite, which has no rows of one tenant's own");
+            let what =
+                format!("be asked by tenant {tenant} on SQLite, which has no rows of one tenant's own");
             return Err(StoreError::SqlDenied { what });
         }
         refuse_private_names(query)?;

@@ -106,8 +106,11 @@ async fn run(
     if columns.is_empty() {
         return Err(StoreError::SqlDenied { what: "change anything".to_owned() });
     }
-    let mut table =
-        SqlTable { columns: columns.iter().map(|(name, _)| name.clone()).collect(), rows: Vec::new(), truncated: false };
+    let mut table = SqlTable {
+        columns: columns.iter().map(|(name, _)| name.clone()).collect(),
+        rows: Vec::new(),
+        truncated: false,
+    };
     let statement = AssertSqlSafe(wrapped(query, &columns, limits.rows));
     let mut rows = sqlx::query(statement).persistent(false).fetch(&mut *transaction);
     let mut bytes = 0;

@@ -32,11 +32,7 @@ const TOKENS: [(&str, &str, &str); 13] = [
         "(select value from json_array_elements_text($1) as e (value))",
     ),
     // A list of objects, bound as one JSON text: rows `e (key, value)` in their order.
-    (
-        "{rows_1}",
-        "json_each($1) as e",
-        "json_array_elements($1) with ordinality as e (value, key)",
-    ),
+    ("{rows_1}", "json_each($1) as e", "json_array_elements($1) with ordinality as e (value, key)"),
     ("{as_uuid}", "", "::uuid"),
     ("{as_jsonb}", "", "::jsonb"),
     ("{unhex}", "unhex(", "decode("),
@@ -44,7 +40,7 @@ const TOKENS: [(&str, &str, &str); 13] = [
 ];
 
 /// The text as `kind` wants it.
-pub(super) fn spell(text: &str, kind: LedgerKind) -> String {
+pub(crate) fn spell(text: &str, kind: LedgerKind) -> String {
     let mut spelt = text.to_owned();
     if !text.contains('{') {
         return spelt;

@@ -11,6 +11,7 @@ mod value;
 
 use sqlx::{PgPool, SqlitePool};
 
+pub(crate) use dialect::spell;
 pub(crate) use query::{On, Query, query};
 pub(crate) use row::Row;
 pub(crate) use value::Value;

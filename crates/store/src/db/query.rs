@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use sqlx::{
-    AssertSqlSafe, Postgres, Sqlite, postgres::PgArguments, query::Query as SqlxQuery, sqlite::SqliteArguments,
+    AssertSqlSafe, Postgres, Sqlite, postgres::PgArguments, query::Query as SqlxQuery,
+    sqlite::SqliteArguments,
 };
 
 use super::{
@@ -90,13 +91,10 @@ impl Query {
     /// All rows.
     pub(crate) async fn all(self, on: impl Into<On<'_>>) -> Result<Vec<Row>, StoreError> {
         let on = on.into();
-        run!(
-            self,
-            on,
-            fetch_all,
-            |rows| rows.into_iter().map(Row::Sqlite).collect(),
-            |rows| rows.into_iter().map(Row::Postgres).collect()
-        )
+        run!(self, on, fetch_all, |rows| rows.into_iter().map(Row::Sqlite).collect(), |rows| rows
+            .into_iter()
+            .map(Row::Postgres)
+            .collect())
     }
 
     /// The first row, if there is one.

@@ -111,7 +111,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Unavailable`], [`StoreError::Database`].
-    pub async fn put_bad_lines(&self, tenant: &str, batch: &str, lines: &[BadLine]) -> Result<(), StoreError> {
+    pub async fn put_bad_lines(
+        &self,
+        tenant: &str,
+        batch: &str,
+        lines: &[BadLine],
+    ) -> Result<(), StoreError> {
         if lines.is_empty() {
             return Ok(());
         }
@@ -150,8 +155,10 @@ impl Ledger {
         .bind(TAKEN_FOR.as_millis() as i64)
         .all(&self.writes)
         .await?;
-        let mut batches: Vec<(i64, Batch)> =
-            rows.iter().map(|row| Ok((row.get("seq")?, Batch::read(row)?))).collect::<Result<_, StoreError>>()?;
+        let mut batches: Vec<(i64, Batch)> = rows
+            .iter()
+            .map(|row| Ok((row.get("seq")?, Batch::read(row)?)))
+            .collect::<Result<_, StoreError>>()?;
         batches.sort_by_key(|(seq, _)| *seq);
         Ok(batches.into_iter().map(|(_, batch)| batch).collect())
     }

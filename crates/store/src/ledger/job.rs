@@ -51,7 +51,7 @@ pub(super) const PROGRESSED: &str =
 pub(super) fn job_columns() -> String {
     format!(
         "j.seq, j.id, j.tenant, j.batch, j.spec, j.video_uri, j.status, j.priority, j.deadline_at, j.epoch, j.attempts, \
-         j.crashes, case when {PROGRESSED} then 0 else j.tries end as tries, \
+         j.crashes, case when j.status = 'running' and {PROGRESSED} then 0 else j.tries end as tries, \
          (select count(*) from ledger_rounds r where r.job_id = j.id) as rounds, j.lease_holder, j.error, \
          j.created_at, j.ended_at"
     )

@@ -79,11 +79,9 @@ impl Ledger {
         .optional(&self.writes)
         .await?;
         match row {
-            Some(row) if row.get::<bool>("held")? => Err(StoreError::Gap {
-                job: lease.job,
-                round: round.no,
-                committed: row.number("committed")?,
-            }),
+            Some(row) if row.get::<bool>("held")? => {
+                Err(StoreError::Gap { job: lease.job, round: round.no, committed: row.number("committed")? })
+            }
             _ => Err(lease.stale()),
         }
     }
@@ -177,9 +175,7 @@ impl Ledger {
     /// [`StoreError::Stale`] changes nothing; [`StoreError::Full`], [`StoreError::Database`].
     pub async fn release(&self, lease: Lease) -> Result<(), StoreError> {
         match self.try_release(&lease).await {
-            Err(StoreError::Full { .. }) if self.give_up_reserve() => {
-                self.try_release(&lease).await
-            }
+            Err(StoreError::Full { .. }) if self.give_up_reserve() => self.try_release(&lease).await,
             result => result,
         }
     }

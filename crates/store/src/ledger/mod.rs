@@ -13,12 +13,15 @@ mod batch;
 mod change;
 mod claim;
 mod expire;
+mod explain;
 mod job;
 mod lease;
 mod list;
 mod postgres;
 #[cfg(test)]
 mod property;
+#[cfg(test)]
+mod property_workers;
 mod read;
 mod request;
 mod reserve;
@@ -34,6 +37,7 @@ use sqlx::migrate::Migrator;
 pub use batch::{Batch, Webhook};
 pub use claim::{Claim, Claimed};
 pub use expire::Reclaimed;
+pub use explain::Explained;
 pub use job::{AnswerRow, AnsweredJob, Counts, Cursor, FailedJob, Job, Page};
 pub use lease::{Finished, Lease};
 pub use list::JobFilter;
@@ -118,7 +122,10 @@ impl Deref for Ledger {
 
 impl fmt::Debug for LedgerReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LedgerReader").field("kind", &self.kind()).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("LedgerReader")
+            .field("kind", &self.kind())
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 

@@ -61,7 +61,8 @@ impl Ledger {
             found => return Err(StoreError::NotMigrated { database, found: found.unwrap_or(0), known }),
         }
         let reads = Pool::Postgres(pool);
-        let reader = LedgerReader { path: None, reads: reads.clone(), reader_url: options.reader_url.clone() };
+        let reader =
+            LedgerReader { path: None, reads: reads.clone(), reader_url: options.reader_url.clone() };
         Ok(Self { reader, writes: reads, deaths_alone: options.deaths_alone })
     }
 }
@@ -142,7 +143,8 @@ pub(crate) fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     if !known {
         return Err(bad("the URL must begin with postgres:// or sqlite://"));
     }
-    let options = PgConnectOptions::from_str(url).map_err(|_| bad("the URL is no postgres://user@host/database"))?;
+    let options =
+        PgConnectOptions::from_str(url).map_err(|_| bad("the URL is no postgres://user@host/database"))?;
     Ok(options.application_name("spectemp"))
 }
 

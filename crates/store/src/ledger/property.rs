@@ -1,4 +1,5 @@
-//! Random interleavings of everything that can happen to a ledger, against a model of a few lines.
+//! Random interleavings of everything that can happen to the ledger of a home, against a model of a few lines. What
+//! several workers do to a ledger is in `property_workers.rs`.
 //!
 //! What must hold: a job has at most one answer, no committed round is lost, changed or repeated, and a lease that was
 //! overtaken (by a restart, a cancellation, a later claim) changes nothing.
@@ -11,17 +12,14 @@ use spectemp_types::{
     TimeSpan, Totals, TraceVideo, Verdict, VideoUri,
 };
 
-use super::{
-    Claim, Counts, Finished, Lease, Submission,
-    claim::ALONE_AFTER,
-};
+use super::{Claim, Counts, Finished, Lease, Ledger, Submission, claim::ALONE_AFTER};
 use crate::{DEFAULT_TENANT, Home, ObjectKey, StoreError, db::Pool};
 
 /// A home's ledger: two deaths beside others, eight alone.
 const FAIL_AFTER: u32 = ALONE_AFTER + 8;
 
-const JOBS: usize = 6;
-const VIDEOS: usize = 2;
+pub(super) const JOBS: usize = 6;
+pub(super) const VIDEOS: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -98,15 +96,15 @@ struct World {
     submitted: usize,
 }
 
-fn video(job: usize) -> usize {
+pub(super) fn video(job: usize) -> usize {
     job % VIDEOS
 }
 
-fn video_uri(video: usize) -> VideoUri {
+pub(super) fn video_uri(video: usize) -> VideoUri {
     VideoUri::parse(&format!("/videos/{video}.mp4")).unwrap()
 }
 
-fn spec(job: usize) -> JobSpec {
+pub(super) fn spec(job: usize) -> JobSpec {
     JobSpec {
         id: format!("q{job}"),
         video: video_uri(video(job)),
@@ -115,7 +113,7 @@ fn spec(job: usize) -> JobSpec {
     }
 }
 
-fn round(job: usize, no: u32, epoch: u32) -> Round {
+pub(super) fn round(job: usize, no: u32, epoch: u32) -> Round {
     Round {
         version: Round::VERSION,
         no,
@@ -133,7 +131,7 @@ fn round(job: usize, no: u32, epoch: u32) -> Round {
 }
 
 /// The epoch is the answer, so that the test sees who wrote it.
-async fn finish(home: &Home, lease: Lease) -> Result<(), StoreError> {
+pub(super) async fn finish(ledger: &Ledger, lease: Lease) -> Result<(), StoreError> {
     let answer = Answer { text: lease.epoch().to_string(), choice: None, confidence: 0.5, evidence: vec![] };
     let video = TraceVideo { uri: "/v".into(), etag: None, bytes: 1, duration_s: 1.0, width: 2, height: 2 };
     let target = ModelRevision { name: "t".into(), revision: "1".into() };
@@ -147,7 +145,7 @@ async fn finish(home: &Home, lease: Lease) -> Result<(), StoreError> {
         draft: None,
         trace: &trace,
     };
-    home.ledger().finish(lease, finished).await
+    ledger.finish(lease, finished).await
 }
 
 impl World {
@@ -238,7 +236,8 @@ impl World {
     async fn claim(&mut self, limit: usize, prefer: Option<usize>) {
         let expected = self.expected_claim(limit, prefer);
         let uri = prefer.map(video_uri);
-        let claim = Claim { batch: Some("batch"), worker: "test", limit, prefer_video: uri.as_ref(), lease: None };
+        let claim =
+            Claim { batch: Some("batch"), worker: "test", limit, prefer_video: uri.as_ref(), lease: None };
         let claimed = self.home().ledger().claim(&claim).await.unwrap();
         let ids: Vec<JobId> = claimed.iter().map(|claimed| claimed.job.id).collect();
         let expected_ids: Vec<JobId> =
@@ -303,7 +302,7 @@ impl World {
     async fn end(&mut self, lease: usize, status: JobStatus) {
         let Some((job, epoch, lease)) = self.some_lease(lease) else { return };
         let result = match status {
-            JobStatus::Answered => finish(self.home(), lease).await,
+            JobStatus::Answered => finish(self.home().ledger(), lease).await,
             JobStatus::Failed => self.home().ledger().fail(lease, "broken", true).await,
             _ => self.home().ledger().release(lease).await,
         };

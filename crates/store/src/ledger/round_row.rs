@@ -9,11 +9,7 @@ use crate::{
 };
 
 /// Inserts `round` if the lease holds and the round is the next one; false where it was refused.
-pub(super) async fn insert_round(
-    pool: &Pool,
-    lease: &Lease,
-    round: &Round,
-) -> Result<bool, StoreError> {
+pub(super) async fn insert_round(pool: &Pool, lease: &Lease, round: &Round) -> Result<bool, StoreError> {
     let (verdict, next) = match &round.verdict {
         Verdict::Answer { .. } => ("answer", None),
         Verdict::Segment { span } => ("segment", Some(*span)),

@@ -70,7 +70,9 @@ async fn a_job_goes_its_way() {
         assert_eq!(ledger.kind() == LedgerKind::Sqlite, kind == "sqlite");
         let jobs = submit(&ledger, &[job("q1", "/v/a.mp4", 3)]).await;
         let again = ledger.submit_jobs(DEFAULT_TENANT, "b", &[job("q1", "/v/a.mp4", 3)]).await.unwrap();
-        assert!(matches!(again[0], Submission::Existing { job, status: JobStatus::Queued } if job == jobs[0]));
+        assert!(
+            matches!(again[0], Submission::Existing { job, status: JobStatus::Queued } if job == jobs[0])
+        );
         let other = ledger.submit_jobs(DEFAULT_TENANT, "b", &[job("q1", "/v/b.mp4", 3)]).await.unwrap();
         assert!(
             matches!(&other[0], Submission::Conflict(conflict) if conflict.to_string().contains("/v/b.mp4")),
@@ -126,7 +128,10 @@ async fn two_tenants_share_nothing_but_the_ledger() {
     for (_, ledger, _raw) in both().await {
         for tenant in ["acme", "zeta"] {
             let submitted = ledger.submit_jobs(tenant, "b", &[job("q1", "/v/a.mp4", 0)]).await.unwrap();
-            assert!(matches!(submitted[0], Submission::New(_)), "the same id is another job for another tenant");
+            assert!(
+                matches!(submitted[0], Submission::New(_)),
+                "the same id is another job for another tenant"
+            );
         }
         assert_eq!(claim(&ledger, "w", 5).await.len(), 1, "siblings are of one tenant");
         let of = |tenant| JobFilter { tenant: Some(tenant), ..JobFilter::default() };
@@ -160,7 +165,10 @@ async fn an_overtaken_writer_changes_nothing() {
         assert_eq!(ledger.retry(jobs[0]).await.unwrap(), JobStatus::Queued);
         let third = claim(&ledger, "w3", 1).await.remove(0);
         assert_eq!(third.rounds, [round(0)], "{kind}: committed rounds stay");
-        assert!(ledger.rest_on(&third.lease, "models 1").await.unwrap().is_some(), "they rested on something unknown");
+        assert!(
+            ledger.rest_on(&third.lease, "models 1").await.unwrap().is_some(),
+            "they rested on something unknown"
+        );
         assert!(ledger.rounds(jobs[0]).await.unwrap().is_empty());
         assert_eq!(ledger.rest_on(&third.lease, "models 1").await.unwrap(), None);
     }
@@ -183,7 +191,11 @@ async fn a_heartbeat_keeps_a_lease() {
 #[tokio::test]
 async fn a_suspect_runs_alone_in_its_worker_and_only_then_its_deaths_condemn_it() {
     for (kind, ledger, _raw) in both().await {
-        submit(&ledger, &[job("poison", "/v/a.mp4", 9), job("good", "/v/a.mp4", 0), job("more", "/v/b.mp4", 0)]).await;
+        submit(
+            &ledger,
+            &[job("poison", "/v/a.mp4", 9), job("good", "/v/a.mp4", 0), job("more", "/v/b.mp4", 0)],
+        )
+        .await;
         for _ in 0..2 {
             assert_eq!(die_with(&ledger, "w1").await, ["poison"], "{kind}");
         }
@@ -235,7 +247,10 @@ async fn a_job_that_was_put_back_waits_and_a_round_forgets_its_faults() {
             let lease = claim(&ledger, "w", 1).await.remove(0).lease;
             ledger.put_back(lease, "503 slow down", Duration::from_millis(150)).await.unwrap();
             let row = ledger.job(jobs[0]).await.unwrap();
-            assert_eq!((row.status, row.tries, row.error.as_deref()), (JobStatus::Queued, tries, Some("503 slow down")));
+            assert_eq!(
+                (row.status, row.tries, row.error.as_deref()),
+                (JobStatus::Queued, tries, Some("503 slow down"))
+            );
             assert!(claim(&ledger, "w", 1).await.is_empty(), "{kind}");
             assert_eq!(ledger.waiting(Duration::ZERO).await.unwrap(), 0);
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -247,16 +262,23 @@ async fn a_job_that_was_put_back_waits_and_a_round_forgets_its_faults() {
         assert_eq!(ledger.job(jobs[0]).await.unwrap().tries, 0);
         ledger.release(lease).await.unwrap();
         assert_eq!(ledger.job(jobs[0]).await.unwrap().tries, 0);
-        assert_eq!(claim(&ledger, "w", 1).await[0].job.tries, 0);
+        let again = claim(&ledger, "w", 1).await.remove(0);
+        assert_eq!(again.job.tries, 0);
+        ledger.checkpoint(&again.lease, &round(1)).await.unwrap();
+        ledger.put_back(again.lease, "503", Duration::ZERO).await.unwrap();
+        assert_eq!(ledger.job(jobs[0]).await.unwrap().tries, 1, "{kind}: the first fault since the round");
     }
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_job_wherever_it_stands() {
     for (kind, ledger, _raw) in both().await {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
         let due = |id: &str, at: i64| NewJob { deadline_ms: Some(at), ..job(id, "/v/a.mp4", 0) };
-        let jobs = submit(&ledger, &[due("past", now - 1000), due("soon", now + 400), due("far", now + 600_000)]).await;
+        let jobs =
+            submit(&ledger, &[due("past", now - 1000), due("soon", now + 400), due("far", now + 600_000)])
+                .await;
         let claimed = claim(&ledger, "w", 3).await;
         assert_eq!(ids(&claimed), ["soon", "far"], "{kind}: what is past is not claimed");
         assert_eq!(ledger.expire().await.unwrap().failed, 1);
@@ -277,7 +299,8 @@ async fn a_deadline_ends_a_job_wherever_it_stands() {
 #[tokio::test]
 async fn lists_come_in_pages_and_filtered() {
     for (kind, ledger, _raw) in both().await {
-        let jobs: Vec<NewJob> = (0..5).map(|n| job(&n.to_string(), &format!("/v/{}.mp4", n % 2), 0)).collect();
+        let jobs: Vec<NewJob> =
+            (0..5).map(|n| job(&n.to_string(), &format!("/v/{}.mp4", n % 2), 0)).collect();
         submit(&ledger, &jobs).await;
         ledger.submit("other", &[spec("x", "/v/0.mp4")]).await.unwrap();
         let claimed = claim(&ledger, "w", 1).await.remove(0);
@@ -296,7 +319,10 @@ async fn lists_come_in_pages_and_filtered() {
         assert_eq!(seen, ["0", "1", "2", "3", "4"], "{kind}");
         let status = |status| JobFilter { status: Some(status), ..of_b };
         assert_eq!(ledger.jobs(&status(JobStatus::Queued), None, 9).await.unwrap().rows.len(), 3);
-        assert_eq!(ledger.jobs(&JobFilter { video: Some("/v/1.mp4"), ..of_b }, None, 9).await.unwrap().rows.len(), 2);
+        assert_eq!(
+            ledger.jobs(&JobFilter { video: Some("/v/1.mp4"), ..of_b }, None, 9).await.unwrap().rows.len(),
+            2
+        );
         let answers = ledger.answers_of(&of_b, None, 9).await.unwrap().rows;
         assert_eq!((answers.len(), answers[0].job.spec.id.as_str()), (1, "0"));
         let failures = ledger.failures_of(&of_b, None, 9).await.unwrap().rows;
@@ -369,7 +395,8 @@ async fn nul_in_a_models_output_is_kept_or_replaced() {
 #[tokio::test]
 async fn many_workers_at_once_give_each_job_to_one() {
     for (kind, ledger, _raw) in both().await {
-        let jobs: Vec<NewJob> = (0..120).map(|n| job(&n.to_string(), &format!("/v/{}.mp4", n % 17), n % 3)).collect();
+        let jobs: Vec<NewJob> =
+            (0..120).map(|n| job(&n.to_string(), &format!("/v/{}.mp4", n % 17), n % 3)).collect();
         submit(&ledger, &jobs).await;
         let mut workers = tokio::task::JoinSet::new();
         for worker in 0..8 {
@@ -395,7 +422,11 @@ async fn many_workers_at_once_give_each_job_to_one() {
         done.sort();
         done.dedup();
         assert_eq!(done.len(), 120, "{kind}");
-        assert_eq!(ledger.counts(None).await.unwrap(), Counts { answered: 120, ..Counts::default() }, "{kind}");
+        assert_eq!(
+            ledger.counts(None).await.unwrap(),
+            Counts { answered: 120, ..Counts::default() },
+            "{kind}"
+        );
     }
 }
 

@@ -6,7 +6,9 @@ use spectemp_types::JobStatus;
 use crate::common::{claim, dir, round, spec, trace};
 
 async fn small(dir: &std::path::Path, max_pages: u32) -> Home {
-    Home::open_with(dir, false, &LedgerOptions { max_pages: Some(max_pages), ..LedgerOptions::default() }).await.unwrap()
+    Home::open_with(dir, false, &LedgerOptions { max_pages: Some(max_pages), ..LedgerOptions::default() })
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -91,7 +91,15 @@ async fn an_older_ledger_is_upgraded_by_whoever_comes() {
 
     let reader = Home::open_reader(dir.path()).await.unwrap();
     assert_eq!(reader.ledger().counts(None).await.unwrap().queued, 1);
-    assert!(reader.ledger().sql(DEFAULT_TENANT, "select * from answers", Default::default()).await.unwrap().rows.is_empty());
+    assert!(
+        reader
+            .ledger()
+            .sql(DEFAULT_TENANT, "select * from answers", Default::default())
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
     let home = Home::open(dir.path(), false).await.unwrap();
     answer(&home, claim(&home, "b", 1).await.remove(0)).await;
     assert_eq!(reader.ledger().counts(None).await.unwrap().answered, 1);

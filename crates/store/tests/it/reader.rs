@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use spectemp_store::{
-    Claim, DEFAULT_TENANT, Finished, Ledger, LedgerOptions, NewJob, ObjectKey, SqlLimits, StoreError, VideoRow,
+    Claim, DEFAULT_TENANT, Finished, Ledger, LedgerOptions, NewJob, ObjectKey, SqlLimits, StoreError,
+    VideoRow,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -19,7 +20,13 @@ async fn answered() -> (Ledger, String) {
     for tenant in ["acme", "zeta"] {
         let answered = NewJob::from(spec(&format!("{tenant}-1"), &format!("/v/{tenant}.mp4")));
         ledger.submit_jobs(tenant, "b", &[answered]).await.unwrap();
-        let claim = Claim { batch: None, worker: "w", limit: 1, prefer_video: None, lease: Some(Duration::from_secs(9)) };
+        let claim = Claim {
+            batch: None,
+            worker: "w",
+            limit: 1,
+            prefer_video: None,
+            lease: Some(Duration::from_secs(9)),
+        };
         let claimed = ledger.claim(&claim).await.unwrap().remove(0);
         for no in 0..2 {
             ledger.checkpoint(&claimed.lease, &round(no)).await.unwrap();
@@ -54,7 +61,11 @@ async fn answered() -> (Ledger, String) {
 }
 
 async fn rows(ledger: &Ledger, tenant: &str, query: &str) -> Vec<Vec<Value>> {
-    ledger.sql(tenant, query, SqlLimits::default()).await.unwrap_or_else(|error| panic!("{query}: {error}")).rows
+    ledger
+        .sql(tenant, query, SqlLimits::default())
+        .await
+        .unwrap_or_else(|error| panic!("{query}: {error}"))
+        .rows
 }
 
 #[tokio::test]
@@ -83,18 +94,32 @@ async fn each_tenant_sees_its_own_rows_in_each_view() {
         [[json!(0), json!(10.0), json!(0), json!(12.0)], [json!(0), json!(10.0), json!(1), json!(14.0)]]
     );
     assert_eq!(
-        rows(&ledger, "acme", "select round, verdict, next_end_s, json -> 'version' as v from rounds order by round").await,
-        [[json!(0), json!("segment"), json!(20.0), json!("1")], [json!(1), json!("segment"), json!(20.0), json!("1")]]
+        rows(
+            &ledger,
+            "acme",
+            "select round, verdict, next_end_s, json -> 'version' as v from rounds order by round"
+        )
+        .await,
+        [
+            [json!(0), json!("segment"), json!(20.0), json!("1")],
+            [json!(1), json!("segment"), json!(20.0), json!("1")]
+        ]
     );
     assert_eq!(
-        rows(&ledger, "acme", "select video, bytes, probe ->> 'container' as c, index_bytes, jobs from videos").await,
+        rows(
+            &ledger,
+            "acme",
+            "select video, bytes, probe ->> 'container' as c, index_bytes, jobs from videos"
+        )
+        .await,
         [[json!("/v/acme.mp4"), json!(77), json!("mp4"), json!(9), json!(2)]]
     );
     assert_eq!(
         rows(&ledger, "acme", "select batch, state, jobs from jobs_by_state order by state").await,
         [[json!("b"), json!("answered"), json!(1)], [json!("b"), json!("failed"), json!(1)]]
     );
-    let moment = rows(&ledger, "acme", "select answered_at from answers").await[0][0].as_str().unwrap().to_owned();
+    let moment =
+        rows(&ledger, "acme", "select answered_at from answers").await[0][0].as_str().unwrap().to_owned();
     assert!(moment.len() == 24 && moment.starts_with("20") && moment.ends_with('Z'), "{moment}");
 }
 
@@ -114,7 +139,10 @@ async fn usual_questions_are_allowed_and_types_are_few() {
         "select * from videos, failures, evidence, rounds, answers, jobs_by_state",
         "select 1 as same, 2 as same",
     ] {
-        ledger.sql("acme", query, SqlLimits::default()).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+        ledger
+            .sql("acme", query, SqlLimits::default())
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"));
     }
     let query = "select 1.5::numeric as n, 6::numeric as whole, avg(confidence) as mean, true as yes, null as absent, '\\x0aff'::bytea as b, \
                  array[1, 2] as list, 'x' as text, sum(rounds) as rounds from answers";
@@ -122,7 +150,17 @@ async fn usual_questions_are_allowed_and_types_are_few() {
     assert_eq!(table.columns, ["n", "whole", "mean", "yes", "absent", "b", "list", "text", "rounds"]);
     assert_eq!(
         table.rows,
-        [[json!(1.5), json!(6), json!(0.875), json!(true), json!(null), json!("0aff"), json!("{1,2}"), json!("x"), json!(2)]]
+        [[
+            json!(1.5),
+            json!(6),
+            json!(0.875),
+            json!(true),
+            json!(null),
+            json!("0aff"),
+            json!("{1,2}"),
+            json!("x"),
+            json!(2)
+        ]]
     );
     let few = SqlLimits { rows: 10, ..SqlLimits::default() };
     let table = ledger.sql("acme", "select generate_series(1, 100000000)", few).await.unwrap();
@@ -182,11 +220,15 @@ async fn nothing_else_can_be_reached() {
         "select /* open",
     ] {
         let result = ledger.sql("acme", query, SqlLimits::default()).await;
-        assert!(matches!(result, Err(StoreError::Sql(_) | StoreError::SqlDenied { .. })), "{query}: {result:?}");
+        assert!(
+            matches!(result, Err(StoreError::Sql(_) | StoreError::SqlDenied { .. })),
+            "{query}: {result:?}"
+        );
     }
     let start = Instant::now();
     let limits = SqlLimits { timeout: Duration::from_millis(300), ..SqlLimits::default() };
-    let endless = "with recursive n(i) as (select 1::bigint union all select i + 1 from n) select count(*) from n";
+    let endless =
+        "with recursive n(i) as (select 1::bigint union all select i + 1 from n) select count(*) from n";
     let error = ledger.sql("acme", endless, limits).await.unwrap_err();
     assert!(matches!(error, StoreError::SqlTimeout { .. }), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -229,7 +271,8 @@ async fn a_login_of_the_role_has_one_tenant_and_cannot_change_it() {
     ] {
         // Some succeed and do nothing; none may open a door.
         let _ = sqlx::raw_sql(attack).execute(&mut reader).await;
-        for view in ["answers", "failures", "evidence", "rounds", "videos", "ledger_rounds", "ledger_videos"] {
+        for view in ["answers", "failures", "evidence", "rounds", "videos", "ledger_rounds", "ledger_videos"]
+        {
             let count = AssertSqlSafe(format!("select count(*) from {view}"));
             match sqlx::query_scalar::<_, i64>(count).fetch_one(&mut reader).await {
                 Ok(rows) => assert_eq!(rows, 0, "{view} after {attack}"),
@@ -242,13 +285,18 @@ async fn a_login_of_the_role_has_one_tenant_and_cannot_change_it() {
     assert!(secret.unwrap_err().to_string().contains("permission denied"));
     let timeout: String = sqlx::query_scalar("show statement_timeout").fetch_one(&mut reader).await.unwrap();
     assert_eq!(timeout, "1min");
-    let read_only: String = sqlx::query_scalar("show transaction_read_only").fetch_one(&mut reader).await.unwrap();
+    let read_only: String =
+        sqlx::query_scalar("show transaction_read_only").fetch_one(&mut reader).await.unwrap();
     assert_eq!(read_only, "on");
 
     // A binding belongs to its backend, not to a later one that has its process id.
     let mut owner = PgConnection::connect(&url).await.unwrap();
     let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut reader).await.unwrap();
-    sqlx::query("insert into ledger_reader_sessions values ($1, 1, 'acme')").bind(pid).execute(&mut owner).await.unwrap();
+    sqlx::query("insert into ledger_reader_sessions values ($1, 1, 'acme')")
+        .bind(pid)
+        .execute(&mut owner)
+        .await
+        .unwrap();
     let seen: String = sqlx::query_scalar(jobs).fetch_one(&mut reader).await.unwrap();
     assert_eq!(seen, DEFAULT_TENANT);
     // And sessions of queries that have ended are forgotten by the next one.

@@ -103,8 +103,11 @@ async fn usual_questions_are_allowed() {
         .unwrap();
     assert_eq!(table.columns, ["blob", "real", "absent"]);
     assert_eq!(table.rows, [[json!("0aff"), json!(1.5), json!(null)]]);
-    let none =
-        home.ledger().sql(DEFAULT_TENANT, "select id, answer from answers where 0", SqlLimits::default()).await.unwrap();
+    let none = home
+        .ledger()
+        .sql(DEFAULT_TENANT, "select id, answer from answers where 0", SqlLimits::default())
+        .await
+        .unwrap();
     assert_eq!(none.columns, ["id", "answer"]);
 }
 
