@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -104,12 +105,15 @@ impl AwsSettings {
             return None;
         }
         let mut files = ProfileFiles::builder();
+        // A file that is not there counts as empty, as the AWS tools have it.
         files = match config {
-            Some(path) => files.with_file(ProfileFileKind::Config, path),
+            Some(path) if Path::new(path).is_file() => files.with_file(ProfileFileKind::Config, path),
+            Some(_) => files,
             None => files.include_default_config_file(true),
         };
         files = match credentials {
-            Some(path) => files.with_file(ProfileFileKind::Credentials, path),
+            Some(path) if Path::new(path).is_file() => files.with_file(ProfileFileKind::Credentials, path),
+            Some(_) => files,
             None => files.include_default_credentials_file(true),
         };
         Some(files.build())

@@ -81,7 +81,7 @@ async fn the_table_has_the_columns_of_the_view() {
         let mut columns: Vec<String> =
             reader.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut of_view =
-            home.ledger().sql(spectemp_store::DEFAULT_TENANT, "select * from answers", Default::default()).await.unwrap().columns;
+            home.ledger().sql(DEFAULT_TENANT, "select * from answers", Default::default()).await.unwrap().columns;
         // The object's key and whose it is mean something only where the ledger is.
         of_view.retain(|name| name != "trace" && name != "tenant");
         columns.sort();

@@ -1,5 +1,5 @@
 //! An S3 server in the test's own process: s3s-fs, and around it what s3s-fs does not know: ETags and storage classes in
-//! listings, RestoreObject, and faults on demand.
+//! listings (which it makes by walking all files for every page), RestoreObject, and faults on demand.
 
 use std::{
     collections::HashMap,
@@ -20,10 +20,10 @@ use s3s::{
     S3, S3ErrorCode, S3Request, S3Response, S3Result,
     auth::SimpleAuth,
     dto::{
-        AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+        AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
         CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
         DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, ETag, GetObjectInput, GetObjectOutput,
-        HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, ObjectStorageClass,
+        HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
         PutObjectInput, PutObjectOutput, RestoreObjectInput, RestoreObjectOutput, RestoreStatus, Timestamp,
         UploadPartInput, UploadPartOutput,
     },
@@ -46,8 +46,16 @@ pub(crate) enum Restoring {
     Done,
 }
 
+struct Entry {
+    key: String,
+    etag: String,
+    size: i64,
+}
+
 #[derive(Default)]
 struct State {
+    /// All objects of the bucket in order, until something is written.
+    entries: Mutex<Option<Arc<Vec<Entry>>>>,
     root: PathBuf,
     archived: Mutex<HashMap<String, (String, Restoring)>>,
     /// Every n-th request fails, every m-th is answered late; 0: none.
@@ -57,6 +65,61 @@ struct State {
     listings: AtomicU32,
     /// Listings say nothing of restores: as servers besides Amazon's.
     silent: Mutex<bool>,
+}
+
+impl State {
+    fn entries(&self, bucket: &str) -> Arc<Vec<Entry>> {
+        let mut entries = self.entries.lock().unwrap();
+        if let Some(entries) = entries.as_ref() {
+            return Arc::clone(entries);
+        }
+        let root = self.root.join(bucket);
+        let mut found = Vec::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let content = std::fs::read(&path).unwrap();
+                found.push(Entry {
+                    key: path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(),
+                    etag: blake3::hash(&content).to_hex()[..32].to_owned(),
+                    size: content.len() as i64,
+                });
+            }
+        }
+        found.sort_by(|one, other| one.key.cmp(&other.key));
+        Arc::clone(entries.insert(Arc::new(found)))
+    }
+
+    fn object(&self, entry: &Entry) -> Object {
+        let archived = self.archived.lock().unwrap().get(&entry.key).cloned();
+        let (class, restoring) = archived.unwrap_or(("STANDARD".into(), Restoring::No));
+        let silent = *self.silent.lock().unwrap();
+        let restore_status = match restoring {
+            _ if silent => None,
+            Restoring::No => None,
+            Restoring::Running => {
+                Some(RestoreStatus { is_restore_in_progress: Some(true), restore_expiry_date: None })
+            }
+            Restoring::Done => Some(RestoreStatus {
+                is_restore_in_progress: Some(false),
+                restore_expiry_date: Some(Timestamp::from(SystemTime::now() + Duration::from_secs(86_400))),
+            }),
+        };
+        Object {
+            key: Some(entry.key.clone()),
+            e_tag: Some(ETag::Strong(entry.etag.clone())),
+            size: Some(entry.size),
+            last_modified: Some(Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))),
+            storage_class: Some(ObjectStorageClass::from(class)),
+            restore_status,
+            ..Object::default()
+        }
+    }
 }
 
 struct Archive {
@@ -116,9 +179,15 @@ impl S3Server {
         let path = self.path(key);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
+        self.state.entries.lock().unwrap().take();
     }
 
-    pub(crate) fn path(&self, key: &str) -> PathBuf {
+    pub(crate) fn remove(&self, key: &str) {
+        std::fs::remove_file(self.path(key)).unwrap();
+        self.state.entries.lock().unwrap().take();
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
         self.dir.path().join("bucket").join(key)
     }
 
@@ -169,6 +238,7 @@ macro_rules! pass_on {
         impl S3 for Archive {
             $(async fn $method(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
                 self.fault().await?;
+                self.state.entries.lock().unwrap().take();
                 self.inner.$method(request).await
             })*
 
@@ -211,30 +281,40 @@ impl Archive {
     async fn list(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.fault().await?;
         self.state.listings.fetch_add(1, Ordering::Relaxed);
-        let bucket = self.state.root.join(&request.input.bucket);
-        let mut listed = self.inner.list_objects_v2(request).await?;
-        let archived = self.state.archived.lock().unwrap();
-        let silent = *self.state.silent.lock().unwrap();
-        for object in listed.output.contents.iter_mut().flatten() {
-            let key = object.key.clone().unwrap();
-            let content = std::fs::read(bucket.join(&key)).unwrap();
-            object.e_tag = Some(ETag::Strong(blake3::hash(&content).to_hex()[..32].to_owned()));
-            let (class, restoring) =
-                archived.get(&key).cloned().unwrap_or(("STANDARD".into(), Restoring::No));
-            object.storage_class = Some(ObjectStorageClass::from(class));
-            object.restore_status = match restoring {
-                _ if silent => None,
-                Restoring::No => None,
-                Restoring::Running => {
-                    Some(RestoreStatus { is_restore_in_progress: Some(true), restore_expiry_date: None })
-                }
-                Restoring::Done => Some(RestoreStatus {
-                    is_restore_in_progress: Some(false),
-                    restore_expiry_date: Some(Timestamp::from(SystemTime::now() + Duration::from_secs(86_400))),
-                }),
-            };
+        let input = request.input;
+        if !self.state.root.join(&input.bucket).is_dir() {
+            return Err(s3_error!(NoSuchBucket));
         }
-        Ok(listed)
+        let most = input.max_keys.unwrap_or(1000) as usize;
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let after = input.continuation_token.clone().max(input.start_after.clone()).unwrap_or_default();
+        let mut output = ListObjectsV2Output { is_truncated: Some(false), ..Default::default() };
+        let (mut contents, mut folders) = (Vec::new(), Vec::<String>::new());
+        for entry in self.state.entries(&input.bucket).iter() {
+            let Some(rest) = entry.key.strip_prefix(&prefix) else { continue };
+            let folder = input.delimiter.as_deref().and_then(|delimiter| rest.find(delimiter));
+            let folder = folder.map(|end| entry.key[..prefix.len() + end + 1].to_owned());
+            let shown = folder.clone().unwrap_or(entry.key.clone());
+            if shown <= after || (folder.is_some() && folders.last() == folder.as_ref()) {
+                continue;
+            }
+            if contents.len() + folders.len() == most {
+                output.is_truncated = Some(true);
+                break;
+            }
+            output.next_continuation_token = Some(shown);
+            match folder {
+                Some(folder) => folders.push(folder),
+                None => contents.push(self.state.object(entry)),
+            }
+        }
+        if output.is_truncated == Some(false) {
+            output.next_continuation_token = None;
+        }
+        output.contents = Some(contents);
+        output.common_prefixes =
+            Some(folders.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) }).collect());
+        Ok(S3Response::new(output))
     }
 
     async fn head(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
