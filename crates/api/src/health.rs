@@ -127,5 +127,22 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let render = state.settings.metrics.as_ref();
     let render = render.ok_or_else(|| ApiError::NotFound("metrics of this server".to_owned()))?;
+    measure_queue(&state).await;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render()).into_response())
+}
+
+/// How many jobs there are by state. Where the ledger does not answer, the numbers stay as they were.
+async fn measure_queue(state: &AppState) {
+    let counting = state.store.ledger().counts_of(None, None);
+    let Ok(Ok(counts)) = tokio::time::timeout(PATIENCE, counting).await else { return };
+    let states = [
+        ("queued", counts.queued),
+        ("running", counts.running),
+        ("answered", counts.answered),
+        ("failed", counts.failed),
+        ("cancelled", counts.cancelled),
+    ];
+    for (state, jobs) in states {
+        metrics::gauge!("spectemp_jobs", "state" => state).set(jobs as f64);
+    }
 }

@@ -56,6 +56,9 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %instance);
+    if let Some(Ok(caller)) = request.headers().get("traceparent").map(HeaderValue::to_str) {
+        spectemp_telemetry::follow(&span, caller);
+    }
     let response = next.run(request).instrument(span.clone()).await;
     let mut response = match problem_of(&response) {
         Some(problem) => with_body(response, &problem, &instance, &id),

@@ -80,7 +80,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         "spectemp_cache_hits_total",
         &["cache"],
-        "Frames, blocks, embeddings and tokens found in a cache.",
+        "Rounds and blocks that a cache served.",
     ),
     Metric {
         name: "spectemp_http_request_seconds",

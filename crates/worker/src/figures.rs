@@ -55,6 +55,17 @@ fn count_round(round: &Round) {
     counter!("spectemp_fetch_requests_total").increment(round.io.requests);
     counter!("spectemp_fetch_bytes_total").increment(round.io.bytes);
     counter!("spectemp_decoded_frames_total").increment(round.io.decoded_frames);
+    if round.io.requests == 0 {
+        cache_hit("bytes");
+    }
+    if tokens.reused > 0 {
+        cache_hit("kv");
+    }
+}
+
+/// Something was found in the cache of this name.
+pub(crate) fn cache_hit(cache: &'static str) {
+    counter!("spectemp_cache_hits_total", "cache" => cache).increment(1);
 }
 
 fn word(outcome: &Outcome) -> &'static str {

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use futures::FutureExt as _;
@@ -23,6 +24,9 @@ use crate::{
     shared::{Shared, patiently},
     tap::Tap,
 };
+
+/// How long a session may wait for others (a server that hangs) after its lease was lost.
+const LET_GO: Duration = Duration::from_secs(5);
 
 /// A job that this process holds the lease of.
 pub(crate) struct RunningJob {
@@ -57,6 +61,7 @@ impl RunningJob {
     /// Runs the job to its end and writes it down. An error is one that ends the whole run.
     pub(crate) async fn run(self) -> Result<(), JobError> {
         let span = tracing::info_span!("job", job.id = %self.name.job, job.epoch = self.lease.epoch());
+        spectemp_telemetry::join_job(&span, self.name.job.as_uuid().as_u128());
         self.run_here().instrument(span).await
     }
 
@@ -77,9 +82,15 @@ impl RunningJob {
         }
         loop {
             let before = self.rounds.len();
+            let hold = self.hold.clone();
             // A bug that panics in the middle of one job must not take the others with it.
-            let attempt = AssertUnwindSafe(self.attempt()).catch_unwind().await;
-            let error = match attempt.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+            let attempt = AssertUnwindSafe(self.attempt()).catch_unwind();
+            let ended = tokio::select! {
+                biased;
+                ended = attempt => ended.unwrap_or_else(|panic| Err(panicked(&*panic))),
+                () = overdue(&hold) => Err(JobError::Lost),
+            };
+            let error = match ended {
                 Ok(trace) => return Ok(trace),
                 Err(error) => error,
             };
@@ -222,6 +233,12 @@ impl RunningJob {
     fn tell(&self, event: Event) {
         self.shared.tell(event);
     }
+}
+
+/// Until a session that has lost its lease should have let go.
+async fn overdue(hold: &Hold) {
+    hold.lost().await;
+    tokio::time::sleep(LET_GO).await;
 }
 
 /// What differs between two bases, for people.

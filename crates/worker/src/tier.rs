@@ -4,6 +4,8 @@ use bytes::Bytes;
 use spectemp_store::DiskCache;
 use spectemp_video::{BlockTier, ObjectKey};
 
+use crate::figures;
+
 /// Blocks of remote objects in a folder of the home.
 #[derive(Clone, Debug)]
 pub struct DiskTier {
@@ -19,7 +21,7 @@ impl DiskTier {
 
 impl BlockTier for DiskTier {
     fn get(&self, object: &ObjectKey, block: u64) -> Option<Bytes> {
-        self.cache.get(&key(object, block))
+        self.cache.get(&key(object, block)).inspect(|_| figures::cache_hit("disk"))
     }
 
     fn put(&self, object: &ObjectKey, block: u64, bytes: Bytes) {

@@ -58,7 +58,7 @@ fn a_worker_has_time_to_hand_its_leases_back() {
     for (values, objects) in rendered() {
         let worker = deployment(&objects, "worker");
         let spec = &worker["spec"]["template"]["spec"];
-        let grace = seconds(argument(&spec["containers"][0], "--grace"));
+        let grace = seconds(argument(&spec["containers"][0], "--grace-s"));
         let pod = spec["terminationGracePeriodSeconds"].as_u64().unwrap();
         assert!(pod >= grace + 5, "{values}: killed after {pod} s, {grace} s are needed");
     }
@@ -93,5 +93,5 @@ fn argument<'a>(container: &'a Value, name: &str) -> &'a str {
 }
 
 fn seconds(text: &str) -> u64 {
-    text.trim_end_matches('s').parse().unwrap_or_else(|_| panic!("{text} is no number of seconds"))
+    text.parse().unwrap_or_else(|_| panic!("{text} is no number of seconds"))
 }

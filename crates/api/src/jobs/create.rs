@@ -109,7 +109,9 @@ async fn submit(
     let submissions = state.store.ledger().submit_jobs(&caller.tenant, batch, &[new]).await?;
     match submissions.into_iter().next() {
         Some(Submission::New(id)) => {
-            state.ring(Some(id));
+            let span = tracing::info_span!("submit", job.id = %id, batch.name = batch);
+            spectemp_telemetry::join_job(&span, id.as_uuid().as_u128());
+            span.in_scope(|| state.ring(Some(id)));
             Ok((StatusCode::CREATED, id))
         }
         Some(Submission::Existing { job, .. }) => Ok((StatusCode::OK, job)),
