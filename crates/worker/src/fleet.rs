@@ -205,12 +205,15 @@ impl Fleet {
                 lease: Some(self.options.lease),
             };
             let asked = Instant::now();
-            let claimed = shared.store.ledger().claim(&claim).await?;
+            // Where the claim got through and the word of it did not, the lease ends by itself.
+            let claiming = shared.store.ledger().claim(&claim);
+            let claimed = tokio::time::timeout(self.options.lease, claiming).await;
+            let claimed = claimed.map_err(|_| JobError::Permanent("the ledger does not answer".to_owned()))??;
             if claimed.is_empty() {
                 return Ok(Found::All);
             }
             for job in claimed {
-                let hold = Hold::new(&shared.stop.hard);
+                let hold = Hold::new(&job.lease, &shared.stop.hard);
                 let kept = self.leases.keep(&job.lease, &hold, asked);
                 let video = job.job.spec.video.clone();
                 self.crew.start(job, video, hold, Some(kept));

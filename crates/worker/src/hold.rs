@@ -5,10 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,14 +19,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// One session's right to go on.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
+    job: JobId,
+    epoch: u32,
     cancel: CancellationToken,
-    lost: Arc<AtomicBool>,
+    lost: CancellationToken,
 }
 
 impl Hold {
-    /// A hold that ends with `hard` at the latest.
-    pub(crate) fn new(hard: &CancellationToken) -> Self {
-        Self { cancel: hard.child_token(), lost: Arc::default() }
+    /// A hold on what `lease` is for, that ends with `hard` at the latest.
+    pub(crate) fn new(lease: &Lease, hard: &CancellationToken) -> Self {
+        let lost = CancellationToken::new();
+        Self { job: lease.job(), epoch: lease.epoch(), cancel: hard.child_token(), lost }
     }
 
     /// Cancelled when the session must stop at once.
@@ -39,11 +39,21 @@ impl Hold {
 
     /// True where the lease is not ours any more.
     pub(crate) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.lost.is_cancelled()
+    }
+
+    /// Until the lease is not ours any more.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// What a write under a lost lease comes to.
+    pub(crate) fn stale(&self) -> StoreError {
+        StoreError::Stale { job: self.job, epoch: self.epoch }
     }
 
     fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.lost.cancel();
         self.cancel.cancel();
     }
 }

@@ -188,7 +188,7 @@ impl Run {
     fn start(&mut self, claimed: Claimed) {
         // Others are held back: what comes is wanted.
         let video = self.work.jobs.get(&claimed.job.id).unwrap_or(&claimed.job.spec.video).clone();
-        let hold = Hold::new(&self.crew.shared.stop.hard);
+        let hold = Hold::new(&claimed.lease, &self.crew.shared.stop.hard);
         self.crew.start(claimed, video, hold, None);
     }
 }

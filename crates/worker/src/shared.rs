@@ -57,7 +57,13 @@ where
     F: Future<Output = Result<(), StoreError>>,
 {
     loop {
-        let error = match write().await {
+        // A server that neither answers nor hangs up must not keep a session for longer than its lease.
+        let written = tokio::select! {
+            biased;
+            written = write() => written,
+            () = hold.lost() => Err(hold.stale()),
+        };
+        let error = match written {
             Err(error) if error.is_passing() && shared.patience == Patience::PutBack => error,
             result => return result,
         };
