@@ -14,6 +14,7 @@ mod doctor;
 mod frames;
 mod gc;
 mod memory;
+mod migrate;
 mod model;
 mod models;
 mod open;
@@ -69,6 +70,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Free what nothing needs: caches over their limit, orphan objects.
     Gc(gc::GcArgs),
+    /// Make or upgrade the ledger on a Postgres server.
+    Migrate(migrate::MigrateArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -103,6 +106,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Config(command) => config::run(command, context),
         Command::Gc(args) => gc::run(args, context).await,
+        Command::Migrate(args) => migrate::run(args).await,
         Command::Bench(command) => bench::run(command, context).await,
     }
 }

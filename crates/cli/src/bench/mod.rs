@@ -4,6 +4,7 @@
 mod frames;
 mod model;
 pub(crate) mod origin;
+mod queue;
 mod range_server;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -20,12 +21,15 @@ pub(crate) enum BenchCommand {
     Frames(frames::FramesBench),
     /// Vision, prefill and decode on the CPU with random weights, beside HF transformers.
     Model(model::ModelBench),
+    /// The ledger on Postgres: submission, claims and checkpoints with a long queue.
+    Queue(queue::QueueBench),
 }
 
 /// Runs `spectemp bench`.
 pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Frames(options) => frames::run(&options).await?,
+        BenchCommand::Queue(options) => queue::run(&options).await?,
         BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)
