@@ -61,6 +61,13 @@ pub(crate) fn complete(document: utoipa::openapi::OpenApi) -> Value {
     document
 }
 
+/// Operations are named after their functions; with the tag before it a name is the only one of its kind.
+fn name_after_tag(operation: &mut Value) {
+    let tag = operation.pointer("/tags/0").and_then(Value::as_str).unwrap_or_default();
+    let name = operation.get("operationId").and_then(Value::as_str).unwrap_or_default();
+    operation["operationId"] = format!("{tag}_{name}").into();
+}
+
 /// What every request with a key can end with.
 fn add_common_problems(operation: &mut Value) {
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };

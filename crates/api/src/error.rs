@@ -154,8 +154,9 @@ impl From<StoreError> for ApiError {
                 tracing::error!(error = %error, "no space is left");
                 Self::Unavailable("the server has no space left for this".to_owned())
             }
-            StoreError::Database { .. } => {
-                tracing::error!(error = %error, "the ledger cannot be used");
+            StoreError::Invalid(cause) => Self::Invalid(cause),
+            StoreError::Unavailable { .. } => {
+                tracing::error!(error = %error, "the ledger cannot be reached");
                 Self::Unavailable("the ledger cannot be reached".to_owned())
             }
             StoreError::Object { .. } => {

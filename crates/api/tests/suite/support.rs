@@ -1,6 +1,6 @@
 //! A server on a free port, its ledger at hand, and a client.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
@@ -154,10 +154,6 @@ impl Server {
         let path = self.dir.path().join("videos").join(name);
         std::fs::write(&path, "no video").unwrap();
         path.to_str().unwrap().to_owned()
-    }
-
-    pub(crate) fn videos(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Claims the next job, as a worker does.
