@@ -9,10 +9,13 @@ mod ask;
 mod bench;
 mod config;
 mod context;
+mod database;
 mod demo;
 mod doctor;
 mod frames;
 mod gc;
+mod index;
+mod key;
 mod memory;
 mod migrate;
 mod model;
@@ -70,6 +73,12 @@ enum Command {
     Config(config::ConfigCommand),
     /// Free what nothing needs: caches over their limit, orphan objects.
     Gc(gc::GcArgs),
+    /// Ask standing questions about everything under a prefix of object storage.
+    #[command(subcommand)]
+    Index(index::IndexCommand),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Make or upgrade the ledger on a Postgres server.
     Migrate(migrate::MigrateArgs),
     /// Measure.
@@ -106,6 +115,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Config(command) => config::run(command, context),
         Command::Gc(args) => gc::run(args, context).await,
+        Command::Index(command) => index::run(command, context).await,
+        Command::Key(command) => key::run(command, context).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Bench(command) => bench::run(command, context).await,
     }

@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 26] = [
     &["ask"],
     &["run"],
     &["show"],
@@ -18,6 +18,16 @@ const COMMANDS: [&[&str]; 16] = [
     &["doctor"],
     &["config", "show"],
     &["gc"],
+    &["index", "create"],
+    &["index", "list"],
+    &["index", "show"],
+    &["index", "run"],
+    &["index", "pause"],
+    &["index", "resume"],
+    &["index", "delete"],
+    &["key", "create"],
+    &["key", "list"],
+    &["key", "revoke"],
     &["bench"],
     &["bench", "frames"],
     &["bench", "model"],

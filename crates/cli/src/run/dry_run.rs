@@ -151,7 +151,7 @@ fn cost(jobs: &[JobSpec], facts: VideoFacts) -> anyhow::Result<Estimate> {
 }
 
 /// A stock Qwen2.5-VL, as far as frame sizes go.
-fn stock_card() -> ModelCard {
+pub(crate) fn stock_card() -> ModelCard {
     ModelCard {
         revision: ModelRevision { name: "Qwen2.5-VL".to_owned(), revision: String::new() },
         pixels: PixelBudget { min_pixels: 56 * 56, max_pixels: 28 * 28 * 16_384, multiple: 28 },
@@ -160,7 +160,7 @@ fn stock_card() -> ModelCard {
     }
 }
 
-fn range(between: Between) -> String {
+pub(crate) fn range(between: Between) -> String {
     if between.least == between.most {
         between.least.to_string()
     } else {
