@@ -125,7 +125,8 @@ pub(crate) async fn run(arguments: &QueueBench) -> anyhow::Result<()> {
 async fn measure(arguments: &QueueBench, ledger: &Ledger) -> anyhow::Result<Figures> {
     let callers = arguments.callers;
     eprintln!("submitting {} jobs, {} per call, {callers} callers at once", arguments.jobs, arguments.batch);
-    let submitted_by_batch = load::by_batch(ledger, arguments.jobs, arguments.batch as usize, callers).await?;
+    let submitted_by_batch =
+        load::by_batch(ledger, arguments.jobs, arguments.batch as usize, callers).await?;
     eprintln!("submitting {} jobs one by one, {callers} callers at once", arguments.single);
     let submitted_singly = load::singly(ledger, "singly", arguments.single as usize, callers).await?;
     eprintln!("submitting {} jobs one by one", arguments.single / 10);

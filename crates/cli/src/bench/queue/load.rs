@@ -23,7 +23,12 @@ const PER_VIDEO: usize = 20;
 const TELL_EVERY: usize = 100;
 
 /// Submits `jobs` jobs, `chunk` per call.
-pub(super) async fn by_batch(ledger: &Ledger, jobs: usize, chunk: usize, callers: u32) -> anyhow::Result<Rate> {
+pub(super) async fn by_batch(
+    ledger: &Ledger,
+    jobs: usize,
+    chunk: usize,
+    callers: u32,
+) -> anyhow::Result<Rate> {
     let start = Instant::now();
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
@@ -35,9 +40,10 @@ pub(super) async fn by_batch(ledger: &Ledger, jobs: usize, chunk: usize, callers
                 if first >= jobs {
                     return anyhow::Ok(());
                 }
-                let specs: Vec<NewJob> = (first..jobs.min(first + chunk)).map(job).collect::<Result<_, _>>()?;
+                let specs: Vec<NewJob> =
+                    (first..jobs.min(first + chunk)).map(job).collect::<Result<_, _>>()?;
                 check(&ledger.submit_jobs(DEFAULT_TENANT, BATCH, &specs).await?)?;
-                if first / chunk % TELL_EVERY == 0 {
+                if (first / chunk).is_multiple_of(TELL_EVERY) {
                     eprintln!("  {first} jobs, {:.0} s", start.elapsed().as_secs_f64());
                 }
             }
@@ -48,7 +54,12 @@ pub(super) async fn by_batch(ledger: &Ledger, jobs: usize, chunk: usize, callers
 }
 
 /// Submits `jobs` jobs, one per call.
-pub(super) async fn singly(ledger: &Ledger, batch: &'static str, jobs: usize, callers: u32) -> anyhow::Result<Rate> {
+pub(super) async fn singly(
+    ledger: &Ledger,
+    batch: &'static str,
+    jobs: usize,
+    callers: u32,
+) -> anyhow::Result<Rate> {
     let start = Instant::now();
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();

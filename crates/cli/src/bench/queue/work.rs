@@ -11,8 +11,8 @@ use std::{
 use anyhow::Context as _;
 use spectemp_store::{Claim, Finished, Ledger, ObjectKey};
 use spectemp_types::{
-    Answer, Chooser, Evidence, FrameRef, IoFigures, ModelRevision, Round, StageTimes, TimeSpan, TokenCounts, Totals,
-    TraceVideo, Turn, TurnFinish, TurnKind, TurnRole, Verdict,
+    Answer, Chooser, Evidence, FrameRef, IoFigures, ModelRevision, Round, StageTimes, TimeSpan, TokenCounts,
+    Totals, TraceVideo, Turn, TurnFinish, TurnKind, TurnRole, Verdict,
 };
 use tokio::task::JoinSet;
 
@@ -52,9 +52,11 @@ pub(super) async fn through(ledger: &Ledger, jobs: usize, callers: u32) -> anyho
 }
 
 async fn one(ledger: &Ledger, worker: &str, times: &mut Worked) -> anyhow::Result<()> {
-    let claim = Claim { batch: None, worker, limit: 1, prefer_video: None, lease: Some(Duration::from_secs(60)) };
+    let claim =
+        Claim { batch: None, worker, limit: 1, prefer_video: None, lease: Some(Duration::from_secs(60)) };
     let start = Instant::now();
-    let claimed = ledger.claim(&claim).await?.pop().context("no job waits: give more --jobs than --claims")?;
+    let claimed =
+        ledger.claim(&claim).await?.pop().context("no job waits: give more --jobs than --claims")?;
     times.claim.push(start.elapsed().as_secs_f64());
 
     let round = round();
@@ -102,7 +104,13 @@ fn round() -> Round {
         keyframe: true,
         label: format!("{number}"),
     };
-    let times = StageTimes { fetch_ms: 120.0, decode_ms: 90.0, vision_ms: 400.0, prefill_ms: 700.0, generate_ms: 2000.0 };
+    let times = StageTimes {
+        fetch_ms: 120.0,
+        decode_ms: 90.0,
+        vision_ms: 400.0,
+        prefill_ms: 700.0,
+        generate_ms: 2000.0,
+    };
     let tokens = TokenCounts { text: 400, visual: 4096, reused: 0, generated: 200 };
     let turn = Turn {
         role: TurnRole::Target,
