@@ -169,8 +169,7 @@ impl Ledger {
             "select {COLUMNS}, (coalesce(used_at, 0) < {{now}} - {USED_EVERY_MS}) as stale from ledger_keys \
              where hash = $1 and revoked_at is null"
         );
-        let found =
-            query("look up a key", text).bind(hash(secret).as_slice()).optional(&self.reads).await?;
+        let found = query("look up a key", text).bind(hash(secret).as_slice()).optional(&self.reads).await?;
         let Some(row) = found else { return Ok(None) };
         let key = ApiKey::read(&row)?;
         if row.get("stale")? {

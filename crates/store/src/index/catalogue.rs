@@ -93,8 +93,11 @@ impl LedgerReader {
             .all(&self.reads)
             .await?;
             for row in rows {
-                let entry =
-                    Known { etag: row.get("etag")?, state: row.parse("state")?, versions: row.number("versions")? };
+                let entry = Known {
+                    etag: row.get("etag")?,
+                    state: row.parse("state")?,
+                    versions: row.number("versions")?,
+                };
                 known.insert(row.get("key")?, entry);
             }
         }

@@ -94,9 +94,15 @@ mod tests {
         let plain = seen("STANDARD", None);
         assert_eq!(fate(&plain, None, false), Fate::Enqueue { changed: false });
         assert_eq!(fate(&plain, Some(&known("e1", State::Enqueued, 1)), false), Fate::Known);
-        assert_eq!(fate(&plain, Some(&known("e0", State::Enqueued, 1)), false), Fate::Enqueue { changed: true });
+        assert_eq!(
+            fate(&plain, Some(&known("e0", State::Enqueued, 1)), false),
+            Fate::Enqueue { changed: true }
+        );
         // Moved out of an archive class.
-        assert_eq!(fate(&plain, Some(&known("e1", State::Skipped, 0)), false), Fate::Enqueue { changed: false });
+        assert_eq!(
+            fate(&plain, Some(&known("e1", State::Skipped, 0)), false),
+            Fate::Enqueue { changed: false }
+        );
         // Moved into one after it was enqueued.
         assert_eq!(fate(&seen("GLACIER", None), Some(&known("e1", State::Enqueued, 1)), true), Fate::Known);
         assert_eq!(fate(&seen("GLACIER_IR", None), None, false), Fate::Enqueue { changed: false });
@@ -111,17 +117,22 @@ mod tests {
         let waiting = known("e1", State::Restoring, 0);
         assert_eq!(fate(&archived, Some(&waiting), false), Fate::AskWhetherRestored);
         assert_eq!(fate(&seen("GLACIER", Some(false)), Some(&waiting), true), Fate::Restoring);
-        assert_eq!(fate(&seen("GLACIER", Some(true)), Some(&waiting), true), Fate::Enqueue { changed: false });
+        assert_eq!(
+            fate(&seen("GLACIER", Some(true)), Some(&waiting), true),
+            Fate::Enqueue { changed: false }
+        );
         // Another version than the one that was being restored.
         assert_eq!(fate(&archived, Some(&known("e0", State::Restoring, 0)), true), Fate::Restore);
     }
 
     #[test]
     fn ids_tell_versions_apart_and_are_never_too_long() {
-        let question =
-            read_questions("{\"id\":\"q1\",\"question\":\"What?\"}", &PlanDefaults { plan: "demo", set: &[] })
-                .unwrap()
-                .remove(0);
+        let question = read_questions(
+            "{\"id\":\"q1\",\"question\":\"What?\"}",
+            &PlanDefaults { plan: "demo", set: &[] },
+        )
+        .unwrap()
+        .remove(0);
         let video = VideoUri::parse("s3://b/in/a.mp4").unwrap();
         let id = |name: &str, etag: &str| {
             job(&question, &video, name, &Seen { etag: etag.into(), ..seen("STANDARD", None) }).id

@@ -67,8 +67,7 @@ impl Looker<'_> {
         while let Some(page) = pages.next().await {
             let page = page?;
             sum.figures.listed += page.objects.len() as u64;
-            let mine: Vec<_> =
-                page.objects.iter().filter(|seen| wants(&names, &self.folder, seen)).collect();
+            let mine: Vec<_> = page.objects.iter().filter(|seen| wants(&names, &self.folder, seen)).collect();
             let keys: Vec<&str> = mine.iter().map(|seen| seen.key.as_str()).collect();
             let known = match self.catalogue {
                 Some((ledger, id)) => ledger.known_objects(id, &keys).await?,

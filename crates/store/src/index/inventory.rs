@@ -73,7 +73,8 @@ pub(super) async fn files(
             "inventory {uri}: it is about the bucket {about:?}, the index about {prefix}"
         )));
     }
-    Columns::of(&manifest.file_schema).map_err(|cause| StoreError::Invalid(format!("inventory {uri}: {cause}")))?;
+    Columns::of(&manifest.file_schema)
+        .map_err(|cause| StoreError::Invalid(format!("inventory {uri}: {cause}")))?;
     Ok(manifest.files.into_iter().map(|file| format!("{uri}{BETWEEN}{}", file.key)).collect())
 }
 
@@ -99,7 +100,8 @@ async fn newest(locations: &Locations, uri: &VideoUri) -> Result<VideoUri, Store
         return Ok(uri.clone());
     }
     let failed = |cause| StoreError::Object { key: uri.redacted(), cause };
-    let none = || StoreError::Invalid(format!("inventory {uri}: no folder like 2026-03-01T01-00Z/ lies in it"));
+    let none =
+        || StoreError::Invalid(format!("inventory {uri}: no folder like 2026-03-01T01-00Z/ lies in it"));
     let (bucket, _) = locations.s3_folder(uri)?.ok_or_else(none)?;
     let folder = location::folder_key(uri)?;
     let mut reports = Vec::new();
@@ -137,7 +139,8 @@ impl Columns {
     fn of(schema: &str) -> Result<Self, String> {
         let names: Vec<String> = schema.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
         let at = |name: &str| names.iter().position(|column| column == name);
-        let needed = |name: &str| at(name).ok_or_else(|| format!("its files have no column {name}: {schema:?}"));
+        let needed =
+            |name: &str| at(name).ok_or_else(|| format!("its files have no column {name}: {schema:?}"));
         Ok(Self {
             key: needed("key")?,
             size: needed("size")?,
@@ -161,7 +164,8 @@ impl Columns {
             return None;
         }
         let bytes = text(Some(self.size)).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let modified = text(self.modified).and_then(|text| text.parse::<chrono::DateTime<chrono::Utc>>().ok());
+        let modified =
+            text(self.modified).and_then(|text| text.parse::<chrono::DateTime<chrono::Utc>>().ok());
         let modified_ms = modified.map_or(0, |time| time.timestamp_millis());
         Some(Seen {
             etag: Seen::etag_of(text(self.etag), modified_ms, bytes),
@@ -198,7 +202,9 @@ pub(super) fn pages<'a>(
         Ok(pages)
     };
     stream::once(opened).flat_map(|opened| match opened {
-        Ok(pages) => stream::unfold(pages, |mut pages| async move { Some((pages.recv().await?, pages)) }).boxed(),
+        Ok(pages) => {
+            stream::unfold(pages, |mut pages| async move { Some((pages.recv().await?, pages)) }).boxed()
+        }
         Err(error) => stream::iter([Err(error)]).boxed(),
     })
 }
@@ -265,10 +271,12 @@ mod tests {
 
     #[test]
     fn rows_are_read_by_the_schema() {
-        let schema = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass";
+        let schema =
+            "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass";
         let columns = Columns::of(schema).unwrap();
         let read = |fields: [&str; 9]| columns.read(&StringRecord::from(fields.to_vec()), "in/");
-        let row = ["b", "in/a+b%2B%25.mp4", "v", "true", "false", "7", "2026-03-01T00:00:00.000Z", "e1", "GLACIER"];
+        let row =
+            ["b", "in/a+b%2B%25.mp4", "v", "true", "false", "7", "2026-03-01T00:00:00.000Z", "e1", "GLACIER"];
         let seen = read(row).unwrap();
         assert_eq!((seen.key.as_str(), seen.bytes, seen.etag.as_str()), ("in/a b+%.mp4", 7, "e1"));
         assert_eq!((seen.modified_ms, seen.storage_class.as_deref()), (1_772_323_200_000, Some("GLACIER")));

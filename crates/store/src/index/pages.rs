@@ -46,10 +46,18 @@ pub(super) struct SeenPage {
 /// Where an index looks.
 #[derive(Clone)]
 pub(super) enum Source {
-    S3 { bucket: S3Bucket, folder: String },
+    S3 {
+        bucket: S3Bucket,
+        folder: String,
+    },
     /// In the order of the keys (GCS, Azure), or in none (a local folder).
-    Store { location: ObjectLocation, ordered: bool },
-    Inventory { folder: String },
+    Store {
+        location: ObjectLocation,
+        ordered: bool,
+    },
+    Inventory {
+        folder: String,
+    },
 }
 
 impl Source {
@@ -120,7 +128,9 @@ fn store_pages(
 ) -> impl Stream<Item = Result<SeenPage, StoreError>> + use<> {
     let folder = (!location.path.as_ref().is_empty()).then_some(&location.path);
     let listed = match Path::parse(&range.position) {
-        Ok(offset) if ordered && !range.position.is_empty() => location.store.list_with_offset(folder, &offset),
+        Ok(offset) if ordered && !range.position.is_empty() => {
+            location.store.list_with_offset(folder, &offset)
+        }
         _ => location.store.list(folder),
     };
     let what = location.uri.redacted();

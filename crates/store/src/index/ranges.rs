@@ -55,7 +55,8 @@ async fn cuts(bucket: &crate::location::S3Bucket, folder: &str) -> Result<Vec<St
             objects += page.objects.len();
             let last_object = page.objects.last().map(|object| object.key.clone()).unwrap_or_default();
             // What follows a folder is what follows every key in it.
-            let last_folder = page.folders.last().map(|folder| format!("{folder}\u{10ffff}")).unwrap_or_default();
+            let last_folder =
+                page.folders.last().map(|folder| format!("{folder}\u{10ffff}")).unwrap_or_default();
             after = last_object.max(last_folder);
             folders.extend(page.folders);
             if !page.more {

@@ -74,7 +74,8 @@ pub struct Index {
     pub ranges: u64,
 }
 
-const COLUMNS: &str = "id, tenant, name, spec, batch, paused, wanted, run, listing, started_at, ended_at, error, created_at";
+const COLUMNS: &str =
+    "id, tenant, name, spec, batch, paused, wanted, run, listing, started_at, ended_at, error, created_at";
 
 fn read(row: &Row) -> Result<Index, StoreError> {
     let name: String = row.get("name")?;
@@ -175,7 +176,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a bad or taken name; [`StoreError::Database`].
-    pub async fn create_index(&self, tenant: &str, name: &str, spec: &IndexSpec) -> Result<Index, StoreError> {
+    pub async fn create_index(
+        &self,
+        tenant: &str,
+        name: &str,
+        spec: &IndexSpec,
+    ) -> Result<Index, StoreError> {
         check_tenant(tenant)?;
         check_name(name)?;
         let id = IndexId::new();
@@ -205,7 +211,8 @@ impl Ledger {
     /// [`StoreError::NoIndex`], [`StoreError::Database`].
     pub async fn pause_index(&self, id: IndexId, paused: bool) -> Result<(), StoreError> {
         let text = "update ledger_indexes set paused = $2 where id = $1";
-        let done = query("pause an index", text).bind(id.to_string()).bind(paused).execute(&self.writes).await?;
+        let done =
+            query("pause an index", text).bind(id.to_string()).bind(paused).execute(&self.writes).await?;
         found(done, id)
     }
 
@@ -236,7 +243,8 @@ impl Ledger {
     ) -> Result<bool, StoreError> {
         let text = "update ledger_indexes set holder = $2, held_until = {now} + $3 where id = $1 and not paused \
                     and (held_until is null or held_until < {now} or holder = $2)";
-        let hold = query("hold an index", text).bind(id.to_string()).bind(holder).bind(time.as_millis() as i64);
+        let hold =
+            query("hold an index", text).bind(id.to_string()).bind(holder).bind(time.as_millis() as i64);
         Ok(hold.execute(&self.writes).await? > 0)
     }
 

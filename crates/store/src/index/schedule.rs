@@ -89,7 +89,9 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule_is_refused() {
-        for text in ["", "* * * *", "0 * * * * *", "61 * * * *", "@daily", "0 0 * * 8", "0 0 30 2 *", "x * * * *"] {
+        for text in
+            ["", "* * * *", "0 * * * * *", "61 * * * *", "@daily", "0 0 * * 8", "0 0 30 2 *", "x * * * *"]
+        {
             assert!(check_schedule(text).is_err(), "{text}");
         }
     }

@@ -157,7 +157,9 @@ impl IndexSpec {
         let mut ids = HashSet::new();
         for IndexQuestion { id, .. } in &self.questions {
             if id.trim().is_empty() || id.len() > MOST_ID_BYTES || id.chars().any(char::is_control) {
-                return invalid(format!("question id {id:?} must have 1 to {MOST_ID_BYTES} bytes on one line"));
+                return invalid(format!(
+                    "question id {id:?} must have 1 to {MOST_ID_BYTES} bytes on one line"
+                ));
             }
             if !ids.insert(id) {
                 return invalid(format!("two questions have the id {id:?}"));

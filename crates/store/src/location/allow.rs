@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_prefix_that_says_more_than_where_is_refused() {
-        for text in ["", "ftp://x/", "s3://b/../c", "https://u:p@h/x/", "https://h/x?token=1", "https://h/%2e%2e/"]
+        for text in
+            ["", "ftp://x/", "s3://b/../c", "https://u:p@h/x/", "https://h/x?token=1", "https://h/%2e%2e/"]
         {
             assert!(AllowList::parse([text]).is_err(), "{text}");
         }
@@ -200,9 +201,8 @@ mod tests {
         link("loop.mp4", "in/loop.mp4");
         link("..", "in/up");
         let list = AllowList::parse([root.join("in").to_str().unwrap()]).unwrap();
-        let permit = |name: &str| {
-            list.permit(&VideoUri::parse(root.join("in").join(name).to_str().unwrap()).unwrap())
-        };
+        let permit =
+            |name: &str| list.permit(&VideoUri::parse(root.join("in").join(name).to_str().unwrap()).unwrap());
         assert_eq!(permit("inside.mp4").unwrap(), Place::Local(root.join("in/sub/a.mp4")));
         assert_eq!(permit("new/file.parquet").unwrap(), Place::Local(root.join("in/new/file.parquet")));
         // A dangling link would let a writer make a file outside.

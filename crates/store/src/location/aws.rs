@@ -46,7 +46,11 @@ impl AwsSettings {
     }
 
     fn value(&self, names: &[&str]) -> Option<&str> {
-        names.iter().find_map(|name| self.environment.get(*name)).map(String::as_str).filter(|v| !v.is_empty())
+        names
+            .iter()
+            .find_map(|name| self.environment.get(*name))
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
     }
 
     fn flag(&self, name: &str) -> bool {
@@ -120,8 +124,7 @@ impl AwsSettings {
     }
 
     async fn provider(&self) -> Option<SharedCredentialsProvider> {
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::latest()).region(Region::new(self.region()));
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(self.region()));
         if let Some(files) = self.profile_files() {
             loader = loader.profile_files(files);
         }
@@ -292,7 +295,8 @@ mod tests {
              '{\"Version\":1,\"AccessKeyId\":\"made\",\"SecretAccessKey\":\"s\"}'\n",
         )
         .unwrap();
-        std::fs::write(&credentials, "[archive]\naws_access_key_id = file\naws_secret_access_key = s\n").unwrap();
+        std::fs::write(&credentials, "[archive]\naws_access_key_id = file\naws_secret_access_key = s\n")
+            .unwrap();
         let of = |profile: &str| {
             settings(&[
                 ("AWS_CONFIG_FILE", config.to_str().unwrap()),

@@ -44,9 +44,10 @@ impl Clients {
             ($builder:expr) => {
                 Arc::new(
                     $builder
-                        .with_client_options(client_options(&self.options).with_allow_http(
-                            cloud == Cloud::S3 && self.aws.over_http(),
-                        ))
+                        .with_client_options(
+                            client_options(&self.options)
+                                .with_allow_http(cloud == Cloud::S3 && self.aws.over_http()),
+                        )
                         .with_retry(retry(&self.options))
                         .build()?,
                 )

@@ -29,8 +29,8 @@ use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 use spectemp_types::{UriError, VideoUri};
 
 pub use allow::AllowList;
-pub(crate) use place::{decoded, folder_key, local_path, object_in};
 pub use place::normalize;
+pub(crate) use place::{decoded, folder_key, local_path, object_in};
 pub use prefix::{batch_name, join, under, within};
 pub(crate) use s3::{Restore, S3Bucket};
 

@@ -112,8 +112,11 @@ impl ProvideCredentials for ChainForSdk {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let (credential, expires) =
-                self.0.current().await.map_err(|error| CredentialsError::provider_error(error.to_string()))?;
+            let (credential, expires) = self
+                .0
+                .current()
+                .await
+                .map_err(|error| CredentialsError::provider_error(error.to_string()))?;
             Ok(Credentials::new(
                 &credential.key_id,
                 &credential.secret_key,
@@ -152,7 +155,8 @@ impl S3Bucket {
 
     /// Asks for a readable copy of an archived object for `days` days. Asking again while it is on its way is harmless.
     pub(crate) async fn restore(&self, key: &str, days: u32, tier: &str) -> Result<Restore, String> {
-        let tier = GlacierJobParameters::builder().tier(Tier::from(tier)).build().map_err(|e| e.to_string())?;
+        let tier =
+            GlacierJobParameters::builder().tier(Tier::from(tier)).build().map_err(|e| e.to_string())?;
         let request = RestoreRequest::builder()
             .days(i32::try_from(days).unwrap_or(i32::MAX))
             .glacier_job_parameters(tier)
@@ -182,7 +186,8 @@ fn read_object(object: &Object) -> Option<S3Object> {
     let restore = object.restore_status();
     let in_progress = restore.and_then(|status| status.is_restore_in_progress());
     let good_until = restore.and_then(|status| status.restore_expiry_date());
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     Some(S3Object {
         key: object.key()?.to_owned(),
         etag: object.e_tag().map(str::to_owned),

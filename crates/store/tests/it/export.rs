@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
+use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
-use object_store::ObjectStoreExt;
 use spectemp_store::{
-    AllowList, BadLine, BatchExport, DEFAULT_TENANT, ExportJob, ExportReport, Home, Locations, Manifest, ManifestPart,
-    PartLimits, StoreError, export, export_batch, location,
+    AllowList, BadLine, BatchExport, DEFAULT_TENANT, ExportJob, ExportReport, Home, Locations, Manifest,
+    ManifestPart, PartLimits, StoreError, export, export_batch, location,
 };
 
 use crate::{
@@ -80,8 +80,12 @@ async fn the_table_has_the_columns_of_the_view() {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
         let mut columns: Vec<String> =
             reader.schema().fields().iter().map(|field| field.name().clone()).collect();
-        let mut of_view =
-            home.ledger().sql(DEFAULT_TENANT, "select * from answers", Default::default()).await.unwrap().columns;
+        let mut of_view = home
+            .ledger()
+            .sql(DEFAULT_TENANT, "select * from answers", Default::default())
+            .await
+            .unwrap()
+            .columns;
         // The object's key and whose it is mean something only where the ledger is.
         of_view.retain(|name| name != "trace" && name != "tenant");
         columns.sort();
@@ -131,7 +135,8 @@ async fn check_part(locations: &Locations, results: &str, part: &ManifestPart) -
     assert_eq!(bytes.len() as u64, part.bytes);
     let sum: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(sum, part.sha256);
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
     let mut ids = Vec::new();
     for batch in reader {
         let batch = batch.unwrap();
@@ -162,7 +167,8 @@ async fn a_batch_goes_to_the_bucket_in_parts() {
     let job = BatchExport { tenant: DEFAULT_TENANT, batch: "b", results: &uri(results) };
     let small = PartLimits { rows: 10, ..PartLimits::default() };
     let manifest = export_batch(home.ledger(), &locations, &job, small).await.unwrap();
-    let written: Manifest = serde_json::from_slice(&bytes_at(&locations, results, "manifest.json").await).unwrap();
+    let written: Manifest =
+        serde_json::from_slice(&bytes_at(&locations, results, "manifest.json").await).unwrap();
     assert_eq!(written, manifest);
     let rows: Vec<u64> = manifest.answers.parts.iter().map(|part| part.rows).collect();
     assert_eq!((rows.as_slice(), manifest.answers.rows), ([10, 10, 4].as_slice(), 24));
@@ -188,7 +194,8 @@ async fn a_batch_goes_to_the_bucket_in_parts() {
     assert!(matches!(refused, StoreError::Location(_)), "{refused}");
     let local = dir();
     let local = uri(local.path().to_str().unwrap());
-    let refused = export_batch(home.ledger(), &locations, &BatchExport { results: &local, ..job }, small).await;
+    let refused =
+        export_batch(home.ledger(), &locations, &BatchExport { results: &local, ..job }, small).await;
     assert!(refused.is_err(), "a local folder that is not on the list");
 }
 

@@ -22,7 +22,8 @@ use crate::{
 const TENANT: &str = "acme";
 
 fn index_spec(prefix: &str) -> IndexSpec {
-    let questions = "{\"id\":\"what\",\"question\":\"What happens?\"}\n{\"id\":\"who\",\"question\":\"Who is it?\"}";
+    let questions =
+        "{\"id\":\"what\",\"question\":\"What happens?\"}\n{\"id\":\"who\",\"question\":\"Who is it?\"}";
     IndexSpec {
         prefix: uri(prefix),
         include: vec!["*.mp4".into()],
@@ -112,7 +113,10 @@ async fn an_interrupted_listing_goes_on() {
     }
     let locations = server.locations();
     for (name, ledger, raw) in both().await {
-        let spec = IndexSpec { questions: index_spec("s3://bucket/in").questions[..1].to_vec(), ..index_spec("s3://bucket/in") };
+        let spec = IndexSpec {
+            questions: index_spec("s3://bucket/in").questions[..1].to_vec(),
+            ..index_spec("s3://bucket/in")
+        };
         let id = ledger.create_index(TENANT, "i", &spec).await.unwrap().id;
         // The process dies while it writes the third page: its future is dropped at whatever point it is.
         let third = tokio::sync::Notify::new();
@@ -149,7 +153,8 @@ async fn an_interrupted_listing_goes_on() {
 async fn archived_objects_are_restored_first() {
     for silent in [false, true] {
         let server = S3Server::start().await;
-        for (key, class) in [("a", "GLACIER"), ("b", "DEEP_ARCHIVE"), ("c", "GLACIER_IR"), ("d", "STANDARD")] {
+        for (key, class) in [("a", "GLACIER"), ("b", "DEEP_ARCHIVE"), ("c", "GLACIER_IR"), ("d", "STANDARD")]
+        {
             server.put(&format!("in/{key}.mp4"), key.as_bytes());
             if class != "STANDARD" {
                 server.archive(&format!("in/{key}.mp4"), class, Restoring::No);
@@ -163,7 +168,11 @@ async fn archived_objects_are_restored_first() {
             let plain = index_spec("s3://bucket/in/");
             ledger.create_index(TENANT, "plain", &plain).await.unwrap();
             let figures = list(&ledger, &locations, "plain").await;
-            assert_eq!((figures.new, figures.skipped, figures.restoring, figures.jobs), (2, 2, 0, 4), "{name}");
+            assert_eq!(
+                (figures.new, figures.skipped, figures.restoring, figures.jobs),
+                (2, 2, 0, 4),
+                "{name}"
+            );
 
             let restoring = IndexSpec { restore_days: Some(3), ..plain };
             let plan = dry_run(None, &locations, &restoring, None, &ListingOptions::default()).await.unwrap();
@@ -194,13 +203,16 @@ async fn an_inventory_is_read_in_place_of_a_listing() {
         file.finish().unwrap()
     };
     let row = |n: u32, latest: bool| {
-        format!("\"bucket\",\"in/a+b/{n}.mp4\",\"v\",\"{latest}\",\"false\",\"7\",\"2026-03-01T00:00:00.000Z\",\"e{n}\",\"STANDARD\"")
+        format!(
+            "\"bucket\",\"in/a+b/{n}.mp4\",\"v\",\"{latest}\",\"false\",\"7\",\"2026-03-01T00:00:00.000Z\",\"e{n}\",\"STANDARD\""
+        )
     };
     let rows: Vec<String> = (0..2500).map(|n| row(n, true)).collect();
     server.put("inv/data/1.csv.gz", &gz(&rows));
     server.put("inv/data/2.csv.gz", &gz(&[row(9000, false), row(9001, true)]));
     let manifest = |format: &str, bucket: &str, files: &[&str]| {
-        let files: Vec<_> = files.iter().map(|key| serde_json::json!({"key": key, "size": 1, "MD5checksum": "x"})).collect();
+        let files: Vec<_> =
+            files.iter().map(|key| serde_json::json!({"key": key, "size": 1, "MD5checksum": "x"})).collect();
         serde_json::json!({
             "sourceBucket": bucket, "destinationBucket": "arn:aws:s3:::bucket", "version": "2016-11-30",
             "fileFormat": format, "files": files,
@@ -209,7 +221,10 @@ async fn an_inventory_is_read_in_place_of_a_listing() {
         .to_string()
     };
     let both_files = ["inv/data/1.csv.gz", "inv/data/2.csv.gz"];
-    server.put("inv/2026-02-28T01-00Z/manifest.json", manifest("CSV", "bucket", &["inv/data/gone.csv.gz"]).as_bytes());
+    server.put(
+        "inv/2026-02-28T01-00Z/manifest.json",
+        manifest("CSV", "bucket", &["inv/data/gone.csv.gz"]).as_bytes(),
+    );
     server.put("inv/2026-03-01T01-00Z/manifest.json", manifest("CSV", "bucket", &both_files).as_bytes());
     // A report that is being written.
     server.put("inv/2026-03-02T01-00Z/manifest.checksum", b"x");
@@ -217,7 +232,8 @@ async fn an_inventory_is_read_in_place_of_a_listing() {
     server.put("inv/other/manifest.json", manifest("CSV", "other", &both_files).as_bytes());
     let locations = server.locations();
     for (name, ledger, _kept) in both().await {
-        let spec = |inventory: &str| IndexSpec { inventory: Some(uri(inventory)), ..index_spec("s3://bucket/in") };
+        let spec =
+            |inventory: &str| IndexSpec { inventory: Some(uri(inventory)), ..index_spec("s3://bucket/in") };
         ledger.create_index(TENANT, "inv", &spec("s3://bucket/inv/")).await.unwrap();
         let figures = list(&ledger, &locations, "inv").await;
         assert_eq!((figures.objects, figures.new, figures.jobs), (2501, 2501, 5002), "{name}");
@@ -229,8 +245,9 @@ async fn an_inventory_is_read_in_place_of_a_listing() {
             ("s3://bucket/inv/other/manifest.json", "about the bucket"),
             ("s3://bucket/in/", "no folder like"),
         ] {
-            let refused =
-                dry_run(None, &locations, &spec(inventory), None, &ListingOptions::default()).await.unwrap_err();
+            let refused = dry_run(None, &locations, &spec(inventory), None, &ListingOptions::default())
+                .await
+                .unwrap_err();
             assert!(refused.to_string().contains(says), "{refused}");
         }
     }
@@ -274,7 +291,8 @@ async fn an_index_is_paused_resumed_scheduled_and_deleted() {
         assert_eq!(ledger.indexes(None).await.unwrap().len(), 2);
 
         ledger.pause_index(index.id, true).await.unwrap();
-        let paused = listing(&ledger, &locations, index.id, &ListingOptions::default(), &|_| ()).await.unwrap();
+        let paused =
+            listing(&ledger, &locations, index.id, &ListingOptions::default(), &|_| ()).await.unwrap();
         assert_eq!(paused, Listed::Held);
         raw.execute("update ledger_indexes set created_at = created_at - 120000").await;
         assert!(!ledger.due_indexes().await.unwrap().contains(&index.id), "a paused index is never due");

@@ -12,7 +12,10 @@ async fn a_key_opens_until_it_is_revoked() {
         let other = ledger.create_key("other", Role::Admin, "").await.unwrap();
         assert!(ledger.any_key().await.unwrap());
         let key = ledger.key_of(&made.secret).await.unwrap().unwrap();
-        assert_eq!((key.id.as_str(), key.tenant.as_str(), key.role), (made.id.as_str(), "acme", Role::Submit));
+        assert_eq!(
+            (key.id.as_str(), key.tenant.as_str(), key.role),
+            (made.id.as_str(), "acme", Role::Submit)
+        );
         assert_eq!((key.name.as_str(), key.used_ms, key.revoked_ms), ("nightly", None, None));
 
         let kept = ledger.keys(Some("acme")).await.unwrap();

@@ -55,7 +55,9 @@ pub(crate) fn raw(url: &str) -> Raw {
 /// The URL of a database of its own.
 pub(crate) async fn empty_database() -> String {
     let server = std::env::var("SPECTEMP_TEST_POSTGRES").unwrap_or_else(|_| {
-        panic!("SPECTEMP_TEST_POSTGRES is not set: run `make test`, or `eval \"$(scripts/services.sh start)\"`")
+        panic!(
+            "SPECTEMP_TEST_POSTGRES is not set: run `make test`, or `eval \"$(scripts/services.sh start)\"`"
+        )
     });
     let name = format!("archive_{}", uuid::Uuid::now_v7().simple());
     let mut connection = PgConnection::connect(&server).await.unwrap();

@@ -70,8 +70,11 @@ async fn errors_and_stalls_of_the_server_pass() {
     server.put("a.mp4", &content);
     // A twentieth of the requests fails, a fiftieth is not answered in time.
     server.misbehave(20, 50);
-    let options =
-        LocationOptions { request_timeout: Duration::from_millis(500), retries: 8, ..LocationOptions::default() };
+    let options = LocationOptions {
+        request_timeout: Duration::from_millis(500),
+        retries: 8,
+        ..LocationOptions::default()
+    };
     let locations = server.locations_with(options);
     let place = locations.resolve(&uri("s3://bucket/a.mp4")).unwrap();
     for start in (0..99_000).step_by(500) {

@@ -21,11 +21,11 @@ use s3s::{
     auth::SimpleAuth,
     dto::{
         AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
-        CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
-        DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, ETag, GetObjectInput, GetObjectOutput,
-        HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
-        PutObjectInput, PutObjectOutput, RestoreObjectInput, RestoreObjectOutput, RestoreStatus, Timestamp,
-        UploadPartInput, UploadPartOutput,
+        CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
+        DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, ETag, GetObjectInput,
+        GetObjectOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
+        ObjectStorageClass, PutObjectInput, PutObjectOutput, RestoreObjectInput, RestoreObjectOutput,
+        RestoreStatus, Timestamp, UploadPartInput, UploadPartOutput,
     },
     s3_error,
     service::S3ServiceBuilder,
@@ -278,7 +278,10 @@ pass_on! {
 }
 
 impl Archive {
-    async fn list(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.fault().await?;
         self.state.listings.fetch_add(1, Ordering::Relaxed);
         let input = request.input;
@@ -331,7 +334,10 @@ impl Archive {
         Ok(head)
     }
 
-    async fn restore(&self, request: S3Request<RestoreObjectInput>) -> S3Result<S3Response<RestoreObjectOutput>> {
+    async fn restore(
+        &self,
+        request: S3Request<RestoreObjectInput>,
+    ) -> S3Result<S3Response<RestoreObjectOutput>> {
         self.fault().await?;
         let asked = request.input.restore_request.unwrap();
         assert!(asked.days.unwrap() > 0 && asked.glacier_job_parameters.is_some());
