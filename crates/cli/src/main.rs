@@ -7,6 +7,7 @@
 mod args;
 mod ask;
 mod bench;
+mod client;
 mod config;
 mod context;
 mod database;
@@ -24,8 +25,14 @@ mod open;
 mod output;
 mod probe;
 mod run;
+mod serve;
 mod show;
 mod sql;
+mod status;
+mod submit;
+mod up;
+mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -57,6 +64,20 @@ enum Command {
     Show(show::ShowArgs),
     /// Query answers, evidence, rounds and videos.
     Sql(sql::SqlArgs),
+    /// Serve the REST API and work, all in this process: nothing else is needed.
+    Up(up::UpArgs),
+    /// Serve the REST API over a ledger that workers share.
+    Serve(serve::ServeArgs),
+    /// Claim jobs of a cluster's ledger and answer them.
+    Worker(worker::WorkerArgs),
+    /// Submit a file of jobs, or one question, to a server.
+    Submit(submit::SubmitArgs),
+    /// Show what a server knows of a job or a batch.
+    Status(status::StatusArgs),
+    /// Cancel a job or a batch of a server.
+    Cancel(status::CancelArgs),
+    /// Follow a job or a batch of a server until it ends.
+    Watch(watch::WatchArgs),
     /// Generate an archive of synthetic videos, answer questions about it and compare strategies.
     Demo(demo::DemoArgs),
     /// Describe a video: container, streams, keyframe index.
@@ -108,6 +129,13 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Run(args) => run::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Sql(args) => sql::run(args, context).await,
+        Command::Up(args) => up::run(args, context).await,
+        Command::Serve(args) => serve::run(args, context).await,
+        Command::Worker(args) => worker::run(args, context).await,
+        Command::Submit(args) => submit::run(args).await,
+        Command::Status(args) => status::status(args).await,
+        Command::Cancel(args) => status::cancel(args).await,
+        Command::Watch(args) => watch::run(args).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Probe(args) => probe::run(args, context).await,
         Command::Frames(args) => frames::run(args, context).await,

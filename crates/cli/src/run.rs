@@ -21,7 +21,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use spectemp_store::{BadLine, ExportJob, ExportReport, Home, Locations, StoreError, Submission, location};
+use spectemp_store::{
+    BadLine, DEFAULT_TENANT, ExportJob, ExportReport, Home, Locations, NewJob, StoreError, Submission,
+    location,
+};
 use spectemp_types::{JobId, JobSpec, JobStatus, Strategy, VideoUri};
 use spectemp_worker::{Defaults, Ended, FileJob, JobFile, Stop, Work};
 use tokio::sync::mpsc::unbounded_channel;
@@ -129,6 +132,8 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit
             never = now_and_then(exporting) => match never {},
         }
     };
+    // Jobs whose deadline has passed are claimed by nobody: they have failed.
+    home.ledger().expire().await?;
     // Whatever ended the run, the files say what the ledger says.
     let exported = exporting().await;
     let (tally, ended) = answering?;
@@ -169,12 +174,17 @@ fn results(args: &RunArgs) -> anyhow::Result<VideoUri> {
 /// Puts the file's jobs into the ledger; those that are there already are found again.
 async fn submit(home: &Home, batch: &str, file: JobFile, retry_failed: bool) -> anyhow::Result<Submitted> {
     if retry_failed {
-        home.ledger().retry_failed(spectemp_store::DEFAULT_TENANT, batch).await?;
+        home.ledger().retry_failed(DEFAULT_TENANT, batch).await?;
     }
     let mut submitted = Submitted { bad: file.bad, ..Submitted::default() };
     for chunk in file.jobs.chunks(CHUNK) {
-        let specs: Vec<JobSpec> = chunk.iter().map(|job| job.spec.clone()).collect();
-        let submissions = home.ledger().submit(batch, &specs).await?;
+        let new = |job: &FileJob| NewJob {
+            spec: job.spec.clone(),
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+        };
+        let jobs: Vec<NewJob> = chunk.iter().map(new).collect();
+        let submissions = home.ledger().submit_jobs(DEFAULT_TENANT, batch, &jobs).await?;
         for (job, submission) in chunk.iter().zip(submissions) {
             submitted.add(job, submission);
         }

@@ -19,7 +19,14 @@ use spectemp_video::{BlockCache, OpenOptions};
 use spectemp_worker::{Chores, ChoresOptions, DiskTier, Stop, Worker, WorkerOptions};
 use tokio::net::TcpListener;
 
-use crate::{args::ModelArgs, context::Context, models, output::Usage, run::start};
+use crate::{
+    args::ModelArgs,
+    context::Context,
+    models,
+    output::Usage,
+    run::start,
+    serve::{locations, objects_at},
+};
 
 /// Arguments of `spectemp worker`.
 ///
