@@ -43,9 +43,10 @@ pub struct Job {
     pub ended_ms: Option<i64>,
 }
 
-/// True where the job committed a round since its last claim.
+/// True where the job committed a round since its last claim. A count, not `exists`: for a long list Postgres would
+/// turn that into one scan of all rounds, even if it reads only the first page.
 pub(super) const PROGRESSED: &str =
-    "exists (select 1 from ledger_rounds r where r.job_id = j.id and r.epoch = j.epoch)";
+    "((select count(*) from ledger_rounds r where r.job_id = j.id and r.epoch = j.epoch) > 0)";
 
 /// The columns that [`Job::read`] wants, of `ledger_jobs j`.
 pub(super) fn job_columns() -> String {
