@@ -208,7 +208,8 @@ impl Fleet {
             // Where the claim got through and the word of it did not, the lease ends by itself.
             let claiming = shared.store.ledger().claim(&claim);
             let claimed = tokio::time::timeout(self.options.lease, claiming).await;
-            let claimed = claimed.map_err(|_| JobError::Permanent("the ledger does not answer".to_owned()))??;
+            let claimed =
+                claimed.map_err(|_| JobError::Permanent("the ledger does not answer".to_owned()))??;
             if claimed.is_empty() {
                 return Ok(Found::All);
             }

@@ -80,7 +80,10 @@ impl Leases {
     /// Keeps a lease alive that was claimed after `asked`, until the guard is dropped.
     pub(crate) fn keep(self: &Arc<Self>, lease: &Lease, hold: &Hold, asked: Instant) -> Kept {
         let held = Held { lease: lease.clone(), hold: hold.clone(), until: asked + self.time };
-        self.held().insert(lease.job(), held);
+        // A job that was taken back and claimed again by this very process: its earlier session is overtaken.
+        if let Some(earlier) = self.held().insert(lease.job(), held) {
+            earlier.hold.lose();
+        }
         Kept { leases: self.clone(), job: lease.job(), epoch: lease.epoch() }
     }
 

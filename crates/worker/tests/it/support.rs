@@ -221,6 +221,8 @@ impl Running {
 pub(crate) struct Stuck {
     inner: ScriptedVlm,
     left: AtomicUsize,
+    /// Told when one begins to wait.
+    pub(crate) begun: tokio::sync::Notify,
     /// When one was cancelled last.
     pub(crate) cancelled: std::sync::Mutex<Option<Instant>>,
 }
@@ -228,7 +230,12 @@ pub(crate) struct Stuck {
 impl Stuck {
     pub(crate) fn new(stuck: usize, text: &[&str]) -> Arc<Self> {
         let inner = ScriptedVlm::lines(card("target"), text);
-        Arc::new(Self { inner, left: AtomicUsize::new(stuck), cancelled: Default::default() })
+        Arc::new(Self {
+            inner,
+            left: AtomicUsize::new(stuck),
+            begun: Default::default(),
+            cancelled: Default::default(),
+        })
     }
 }
 
@@ -241,6 +248,7 @@ impl Vlm for Stuck {
     async fn generate(&self, request: Request) -> Result<Generation, VlmError> {
         let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left.is_ok() {
+            self.begun.notify_one();
             request.cancel.cancelled().await;
             *self.cancelled.lock().unwrap() = Some(Instant::now());
             return Err(VlmError::Cancelled);
