@@ -56,7 +56,11 @@ pub const METRICS: &[Metric] = &[
     gauge("spectemp_jobs", &["state"], "Jobs in the ledger by state, told by the API."),
     gauge("spectemp_jobs_running", &[], "Jobs that this worker holds a lease of."),
     counter("spectemp_jobs_ended_total", &["outcome"], "Jobs that left this worker, by how."),
-    counter("spectemp_dead_letters_total", &[], "Jobs given up: workers died of them, or their deadline passed."),
+    counter(
+        "spectemp_dead_letters_total",
+        &[],
+        "Jobs given up: workers died of them, or their deadline passed.",
+    ),
     counter(
         "spectemp_lease_lost_total",
         &[],
@@ -77,11 +81,7 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Frames decoded, those on the way to a wanted frame included.",
     ),
-    counter(
-        "spectemp_cache_hits_total",
-        &["cache"],
-        "Rounds and blocks that a cache served.",
-    ),
+    counter("spectemp_cache_hits_total", &["cache"], "Rounds and blocks that a cache served."),
     Metric {
         name: "spectemp_http_request_seconds",
         kind: MetricKind::Histogram(REQUEST_SECONDS),

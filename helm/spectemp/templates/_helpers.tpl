@@ -70,18 +70,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
     secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}
 {{- end -}}
 
+{{/* The logins that a component needs. Takes root and component. */}}
 {{- define "spectemp.databaseEnv" -}}
-{{- $secret := include "spectemp.databaseSecret" . -}}
-{{- $keys := ternary (dict "url" "url" "readerUrl" "reader-url" "readerPassword" "reader-password") .Values.database.keys .Values.database.bundled.enabled -}}
+{{- $values := .root.Values -}}
+{{- $secret := include "spectemp.databaseSecret" .root -}}
+{{- $keys := ternary (dict "url" "url" "readerUrl" "reader-url" "readerPassword" "reader-password") $values.database.keys $values.database.bundled.enabled -}}
 {{ include "spectemp.fromSecret" (dict "name" "SPECTEMP_DATABASE_URL" "secret" $secret "key" $keys.url) }}
+{{- if eq .component "api" }}
 {{ include "spectemp.fromSecret" (dict "name" "SPECTEMP_READER_URL" "secret" $secret "key" $keys.readerUrl) }}
+{{- else if eq .component "migrate" }}
+{{ include "spectemp.fromSecret" (dict "name" "SPECTEMP_READER_PASSWORD" "secret" $secret "key" $keys.readerPassword) }}
+{{- end }}
 {{- end -}}
 
 {{/* What API and workers share: ledger, doorbell, objects, logs, traces. Takes root and component. */}}
 {{- define "spectemp.env" -}}
 {{- $root := .root -}}
 {{- $values := .root.Values -}}
-{{ include "spectemp.databaseEnv" $root }}
+{{ include "spectemp.databaseEnv" . }}
 {{ include "spectemp.fromSecret" (dict "name" "SPECTEMP_REDIS_URL" "secret" (include "spectemp.redisSecret" $root) "key" (ternary "url" $values.redis.keys.url $values.redis.bundled.enabled)) }}
 - name: SPECTEMP_OBJECTS
   value: {{ required "objects.prefix is needed, for example s3://my-bucket/spectemp/" $values.objects.prefix | quote }}

@@ -9,4 +9,5 @@
 mod files;
 mod manifests;
 mod pods;
+mod program;
 mod values;

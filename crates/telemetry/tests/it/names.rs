@@ -60,6 +60,35 @@ fn asked_for_as_in_code() {
     }
 }
 
+/// The crates write every metric of the table, and no other.
+#[test]
+fn written_as_in_code() {
+    let mut written = BTreeSet::new();
+    for room in std::fs::read_dir(root().join("crates")).unwrap() {
+        sources(&room.unwrap().path().join("src"), &mut |text| {
+            for (at, _) in text.match_indices("!(\"spectemp_") {
+                let macros = ["counter", "gauge", "histogram"];
+                if macros.iter().any(|name| text[..at].ends_with(name)) {
+                    written.extend(text[at + 3..].split('"').next().map(str::to_owned));
+                }
+            }
+        });
+    }
+    let table: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    assert_eq!(written, table);
+}
+
+fn sources(folder: &Path, read: &mut impl FnMut(&str)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, read);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            read(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
 /// Words that look like metrics in the files above and are something else.
 const NOT_METRICS: &[&str] = &["spectemp_reader", "spectemp_scaler"];
 
