@@ -23,6 +23,9 @@ use crate::{
 /// Between two tries to write while the ledger is away.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
 
+/// Tries after errors of the ledger that may pass or not.
+const MOST_UNCLEAR: u32 = 20;
+
 /// What jobs share.
 pub(crate) struct Shared {
     pub(crate) store: Store,
@@ -56,6 +59,7 @@ pub(crate) async fn patiently<F>(
 where
     F: Future<Output = Result<(), StoreError>>,
 {
+    let mut unclear = 0;
     loop {
         // A server that neither answers nor hangs up must not keep a session for longer than its lease.
         let written = tokio::select! {
@@ -65,6 +69,13 @@ where
         };
         let error = match written {
             Err(error) if error.is_passing() && shared.patience == Patience::PutBack => error,
+            // A server or a proxy that goes down says all kinds of things.
+            Err(error @ StoreError::Database { .. })
+                if unclear < MOST_UNCLEAR && shared.patience == Patience::PutBack =>
+            {
+                unclear += 1;
+                error
+            }
             result => return result,
         };
         tokio::select! {
