@@ -4,9 +4,16 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&[&str]; 26] = [
+const COMMANDS: [&[&str]; 33] = [
     &["ask"],
     &["run"],
+    &["up"],
+    &["serve"],
+    &["worker"],
+    &["submit"],
+    &["status"],
+    &["cancel"],
+    &["watch"],
     &["show"],
     &["sql"],
     &["demo"],
