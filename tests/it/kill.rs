@@ -2,66 +2,24 @@
 //! an undisturbed run, no committed round may be made again, and no more may be generated in vain than one round per
 //! kill and running job.
 //!
-//! What was generated is counted from the program's own log: it names every generation when it starts and when it
-//! ends. One that a kill cut off is charged in full, with what the same generation came to in the undisturbed run.
+//! What was generated is counted from the program's own log. A generation that a kill cut off is charged in full, with
+//! what the same generation came to in the undisturbed run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     process::ExitStatus,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{Place, jobs, pair, with_pair};
+use crate::{
+    generations::{Generations, Random, Turn, answer, essence},
+    support::{Place, jobs, pair, with_pair},
+};
 
 const KILLS: usize = 30;
 const CONCURRENCY: usize = 2;
-
-/// A generation's place: job, round, model, and which of that model's turns in the round it is.
-type Turn = (String, u64, String, usize);
-
-/// All generations of one process, with their tokens where they ended.
-struct Generations(BTreeMap<Turn, Option<u64>>);
-
-impl Generations {
-    fn of(log: &Path) -> Self {
-        let text = std::fs::read_to_string(log).unwrap();
-        let mut turns: BTreeMap<Turn, Option<u64>> = BTreeMap::new();
-        for line in text.lines() {
-            // The last line of a killed process may be cut off.
-            let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-            let Some((job, round, role)) = place(&event) else { continue };
-            let mine: Vec<Turn> = turns
-                .keys()
-                .filter(|turn| (&turn.0, turn.1, &turn.2) == (&job, round, &role))
-                .cloned()
-                .collect();
-            match event["message"].as_str() {
-                Some("generation started") => {
-                    turns.insert((job, round, role, mine.len()), None);
-                }
-                Some("generation ended") => {
-                    let tokens = event["tokens.generated"].as_u64().unwrap();
-                    let last = mine.last().expect("a generation ends after it started");
-                    turns.insert(last.clone(), Some(tokens));
-                }
-                _ => {}
-            }
-        }
-        Self(turns)
-    }
-
-    fn rounds(&self) -> BTreeSet<(String, u64)> {
-        self.0.keys().map(|(job, round, ..)| (job.clone(), *round)).collect()
-    }
-}
-
-fn place(event: &Value) -> Option<(String, u64, String)> {
-    let role = event.get("model.role")?.as_str()?.to_owned();
-    Some((event["job.user_id"].as_str()?.to_owned(), event["round.no"].as_u64()?, role))
-}
 
 /// What an undisturbed run came to.
 struct Reference {
@@ -79,31 +37,6 @@ impl Reference {
     fn tokens_of(&self, round: &(String, u64)) -> u64 {
         self.turns.iter().filter(|(turn, _)| (&turn.0, turn.1) == (&round.0, round.1)).map(|(_, n)| n).sum()
     }
-}
-
-/// Splitmix64, for moments to kill at.
-struct Random(u64);
-
-impl Random {
-    fn up_to(&mut self, most: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        most.mul_f64((bits ^ (bits >> 31)) as f64 / u64::MAX as f64)
-    }
-}
-
-/// The parts of a round that hang on nothing but the job.
-fn essence(round: &Value) -> Value {
-    let text = |turn: &Value| json!([turn["role"], turn["text"], turn["token_ids"]]);
-    let turns: Vec<Value> = round["turns"].as_array().unwrap().iter().map(text).collect();
-    json!([round["frames"], round["dense"], round["verdict"]["kind"], turns])
-}
-
-/// An answer without what timing and caches decide.
-fn answer(row: &Value) -> Value {
-    json!([row["id"], row["answer"], row["choice"], row["evidence"], row["totals"]["rounds"]])
 }
 
 struct Test {
@@ -181,7 +114,7 @@ impl Test {
         let (mut kills, mut tokens, mut allowed) = (0, 0, reference.tokens());
         let mut before = BTreeMap::new();
         loop {
-            let limit = random.up_to(reference.took.mul_f64(0.4).max(Duration::from_secs(1)));
+            let limit = reference.took.mul_f64(0.4).max(Duration::from_secs(1)).mul_f64(random.fraction());
             let (status, generations) = self.run(results, Some(limit));
             let after = self.committed(results);
             for (round, row) in &before {

@@ -8,7 +8,9 @@
 )]
 
 mod ask;
+mod cluster;
 mod demo;
+mod generations;
 mod imports;
 mod kill;
 mod run;
