@@ -52,10 +52,11 @@ pub(crate) fn complete(document: utoipa::openapi::OpenApi) -> Value {
     }
     if let Some(paths) = document.pointer_mut("/paths").and_then(Value::as_object_mut) {
         for (path, methods) in paths {
-            let Some(methods) = methods.as_object_mut().filter(|_| path.starts_with("/api/v1/")) else {
-                continue;
-            };
-            methods.values_mut().for_each(add_common_problems);
+            let Some(methods) = methods.as_object_mut() else { continue };
+            methods.values_mut().for_each(name_after_tag);
+            if path.starts_with("/api/v1/") {
+                methods.values_mut().for_each(add_common_problems);
+            }
         }
     }
     document

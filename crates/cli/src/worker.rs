@@ -111,7 +111,7 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> anyhow::Result<E
     };
     let worker = Worker { store, locations, models: models?.into(), doorbell, options, events: None };
     eprintln!("worker {} waits for jobs", worker.options.name);
-    let worked = work(worker, (!args.no_housekeeping).then_some(chores), &stop).await;
+    let worked = Box::pin(work(worker, (!args.no_housekeeping).then_some(chores), &stop)).await;
     answering.abort();
     worked?;
     eprintln!("stopped; what was running waits for other workers");

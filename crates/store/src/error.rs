@@ -142,7 +142,9 @@ pub enum StoreError {
         cause: String,
     },
     /// SQL on a server without the login for it.
-    #[error("sql on Postgres needs the login of spectemp_reader: give --reader-url (SPECTEMP_READER_URL), a postgres:// URL")]
+    #[error(
+        "sql on Postgres needs the login of spectemp_reader: give --reader-url (SPECTEMP_READER_URL), a postgres:// URL"
+    )]
     NoReader,
     /// A query that reaches for more than the views.
     #[error("sql may not {what}: it can select from the views {}", crate::VIEWS.join(", "))]
@@ -213,7 +215,10 @@ fn is_away(code: &str) -> bool {
 }
 
 fn is_broken(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_))
+    matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)
+    )
 }
 
 /// True where an I/O error of a full disk lies somewhere below.

@@ -65,15 +65,14 @@ pub async fn listing(
     if !ledger.hold_index(id, &holder, options.hold).await? {
         return ledger.index_by_id(id).await.map(|_| Listed::Held);
     }
-    let listed = list(ledger, locations, id, options, &holder, told).await;
+    let listed = list((ledger, locations), id, options, &holder, told).await;
     let error = listed.as_ref().err().map(ToString::to_string);
     ledger.let_index_go(id, &holder, error.as_deref()).await?;
     listed
 }
 
 async fn list(
-    ledger: &Ledger,
-    locations: &Locations,
+    (ledger, locations): (&Ledger, &Locations),
     id: IndexId,
     options: &ListingOptions,
     holder: &str,

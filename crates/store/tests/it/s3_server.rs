@@ -223,7 +223,7 @@ impl Archive {
         let number = self.state.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let hits = |every: &AtomicU32| match every.load(Ordering::Relaxed) {
             0 => false,
-            every => number % every == 0,
+            every => number.is_multiple_of(every),
         };
         if hits(&self.state.stalls_every) {
             tokio::time::sleep(Duration::from_secs(60)).await;
