@@ -101,6 +101,9 @@ pub(crate) async fn query(
         [("application/json", Form::Json), (CSV, Form::Csv), (ARROW, Form::Arrow), (PARQUET, Form::Parquet)];
     let form = accepted(&headers, &known, Form::Json)?;
     let limits = limits(&request, state.settings.sql)?;
+    if request.query.trim().is_empty() {
+        return Err(ApiError::Invalid("query is empty: ask a select on the views".to_owned()));
+    }
     if request.query.len() > MOST_QUERY_BYTES || request.query.contains('\0') {
         return Err(ApiError::Invalid(format!(
             "query holds a NUL character or has more than {MOST_QUERY_BYTES} bytes"

@@ -207,7 +207,7 @@ impl Setting {
             let text = std::fs::read_to_string(self.place.path(&key))
                 .unwrap_or_else(|cause| panic!("{key}: {cause}"));
             let trace: Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(trace["answer"]["text"], json!(row.answer.answer.text), "{key}");
+            assert_eq!(trace["answer"]["answer"], json!(row.answer.answer.text), "{key}");
         }
     }
 }
