@@ -29,6 +29,8 @@ pub(crate) fn judge(setting: &Setting, reference: &Reference, told: &Told) -> Va
         let entry = last.entry(round).or_default();
         *entry = (*entry).max(at);
     }
+    let unseen: Vec<&RoundKey> = rounds.keys().filter(|round| !last.contains_key(round)).collect();
+    assert!(unseen.is_empty(), "no log tells who made these rounds: {unseen:?}");
     let (mut made, mut in_vain, mut worst) = (0, 0, 0);
     for (life, begun) in told.lives.iter().zip(&begun) {
         let lost: Vec<&RoundKey> =
