@@ -32,9 +32,8 @@ impl Generations {
                 }
                 Some("generation ended") => {
                     let tokens = event["tokens.generated"].as_u64().unwrap();
-                    let open = mine.last().filter(|turn| turns[*turn].is_none()).cloned();
-                    // The first event of a kind may be lost where two threads meet it at once.
-                    turns.insert(open.unwrap_or((job, round, role, mine.len())), Some(tokens));
+                    let last = mine.last().expect("a generation ends after it started");
+                    turns.insert(last.clone(), Some(tokens));
                 }
                 _ => {}
             }

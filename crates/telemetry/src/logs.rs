@@ -36,12 +36,17 @@ pub fn init(format: LogFormat, filter: &str, otlp: Option<&Otlp>) -> anyhow::Res
     let filter = std::env::var("SPECTEMP_LOG").unwrap_or_else(|_| filter.to_owned());
     let filter =
         EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?} does not parse"))?;
-    let mut layers = vec![lines(format).with_filter(filter).boxed()];
     let provider = otlp.map(Otlp::provider).transpose()?;
-    if let Some(provider) = &provider {
-        layers.push(traces::layer(provider));
-    }
-    let started = tracing_subscriber::registry().with(layers).try_init();
+    let registry = tracing_subscriber::registry();
+    let started = match &provider {
+        Some(provider) => {
+            let lines = lines(format).with_filter(filter).boxed();
+            registry.with(vec![lines, traces::layer(provider)]).try_init()
+        }
+        // One filter for all: with one per layer, an event that several threads meet for the first time at once is lost
+        // for some of them.
+        None => registry.with(lines(format)).with(filter).try_init(),
+    };
     started.map_err(|cause| anyhow::anyhow!("logging cannot start: {cause}"))?;
     if let (Some(provider), Some(otlp)) = (provider, otlp) {
         traces::keep(provider, otlp.share);

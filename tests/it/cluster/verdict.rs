@@ -72,22 +72,16 @@ pub(crate) fn judge(setting: &Setting, reference: &Reference, told: &Told) -> Va
     })
 }
 
-/// When each process began each round, the last time that it did. The first event of a kind may be lost where two threads
-/// of a process meet it at once; the end of the generation tells of it then.
+/// When each process began each round, the last time that it did.
 fn begun(life: &Life) -> BTreeMap<RoundKey, String> {
     let text = std::fs::read_to_string(&life.log).unwrap();
-    let rounds = |message: &str| -> BTreeMap<RoundKey, String> {
-        text.lines().filter_map(|line| round_of(line, message)).collect()
-    };
-    let mut begun = rounds("generation ended");
-    begun.extend(rounds("generation started"));
-    begun
+    text.lines().filter_map(begun_round).collect()
 }
 
-fn round_of(line: &str, message: &str) -> Option<(RoundKey, String)> {
+fn begun_round(line: &str) -> Option<(RoundKey, String)> {
     // The last line of a killed process may be cut off.
     let event: Value = serde_json::from_str(line).ok()?;
-    (event["message"] == message).then_some(())?;
+    (event["message"] == "generation started").then_some(())?;
     let round = (event["job.user_id"].as_str()?.to_owned(), event["round.no"].as_u64()?);
     Some((round, event["timestamp"].as_str()?.to_owned()))
 }
