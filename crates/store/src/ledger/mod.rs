@@ -20,8 +20,6 @@ mod list;
 mod postgres;
 #[cfg(test)]
 mod property;
-#[cfg(test)]
-mod property_workers;
 mod read;
 mod request;
 mod reserve;

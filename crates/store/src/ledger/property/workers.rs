@@ -12,90 +12,18 @@ use spectemp_types::{JobId, JobStatus, Round};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{
-    Claim, Counts, DEFAULT_TENANT, JobFilter, Lease, Ledger, LedgerOptions, MigrateOptions, NewJob,
-    Submission,
-    claim::ALONE_AFTER,
-    migrate,
-    property::{JOBS, VIDEOS, finish, round, spec, video, video_uri},
+    jobs::{JOBS, finish, round, spec, video, video_uri},
+    steps::{Step, step},
 };
-use crate::StoreError;
+use crate::{
+    Claim, DEFAULT_TENANT, JobFilter, Lease, Ledger, LedgerOptions, MigrateOptions, NewJob, StoreError,
+    Submission,
+    ledger::{Counts, claim::ALONE_AFTER},
+    migrate,
+};
 
-const WORKERS: usize = 3;
 const LONG: Duration = Duration::from_secs(3600);
 const FATAL: u32 = ALONE_AFTER + 3;
-
-#[derive(Clone, Debug)]
-enum Step {
-    Submit {
-        jobs: Vec<usize>,
-    },
-    Claim {
-        worker: usize,
-        limit: usize,
-        prefer: Option<usize>,
-        short: bool,
-    },
-    Checkpoint {
-        lease: usize,
-        skip: i8,
-    },
-    RestOn {
-        lease: usize,
-        basis: usize,
-    },
-    Finish {
-        lease: usize,
-    },
-    Fail {
-        lease: usize,
-    },
-    Release {
-        lease: usize,
-    },
-    PutBack {
-        lease: usize,
-        wait: bool,
-    },
-    Heartbeat {
-        lease: usize,
-    },
-    /// Every lease that has run out is taken back; their holders live on as late writers.
-    Expire,
-    Cancel {
-        job: usize,
-    },
-    Retry {
-        job: usize,
-    },
-    RetryFailed,
-    Priority {
-        job: usize,
-        priority: i32,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let lease = || 0..20_usize;
-    let job = || 0..JOBS;
-    prop_oneof![
-        3 => prop::collection::vec(0..JOBS, 1..4).prop_map(|jobs| Step::Submit { jobs }),
-        7 => (0..WORKERS, 1..4_usize, prop::option::of(0..VIDEOS), any::<bool>())
-            .prop_map(|(worker, limit, prefer, short)| Step::Claim { worker, limit, prefer, short }),
-        6 => (lease(), prop_oneof![8 => Just(0_i8), 1 => Just(-1), 1 => Just(1)])
-            .prop_map(|(lease, skip)| Step::Checkpoint { lease, skip }),
-        1 => (lease(), 0..2_usize).prop_map(|(lease, basis)| Step::RestOn { lease, basis }),
-        2 => lease().prop_map(|lease| Step::Finish { lease }),
-        1 => lease().prop_map(|lease| Step::Fail { lease }),
-        1 => lease().prop_map(|lease| Step::Release { lease }),
-        2 => (lease(), any::<bool>()).prop_map(|(lease, wait)| Step::PutBack { lease, wait }),
-        1 => lease().prop_map(|lease| Step::Heartbeat { lease }),
-        5 => Just(Step::Expire),
-        1 => job().prop_map(|job| Step::Cancel { job }),
-        2 => job().prop_map(|job| Step::Retry { job }),
-        1 => Just(Step::RetryFailed),
-        1 => (job(), -1..2).prop_map(|(job, priority)| Step::Priority { job, priority }),
-    ]
-}
 
 /// What the ledger should hold of one job.
 #[derive(Clone, Debug)]

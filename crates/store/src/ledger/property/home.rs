@@ -1,5 +1,5 @@
 //! Random interleavings of everything that can happen to the ledger of a home, against a model of a few lines. What
-//! several workers do to a ledger is in `property_workers.rs`.
+//! several workers do to a ledger is in `workers.rs`.
 //!
 //! What must hold: a job has at most one answer, no committed round is lost, changed or repeated, and a lease that was
 //! overtaken (by a restart, a cancellation, a later claim) changes nothing.
@@ -7,19 +7,17 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use spectemp_types::{
-    Answer, Chooser, IoFigures, JobId, JobSpec, JobStatus, ModelRevision, Plan, Question, Round, StageTimes,
-    TimeSpan, Totals, TraceVideo, Verdict, VideoUri,
-};
+use spectemp_types::{JobId, JobStatus, Round};
 
-use super::{Claim, Counts, Finished, Lease, Ledger, Submission, claim::ALONE_AFTER};
-use crate::{DEFAULT_TENANT, Home, ObjectKey, StoreError, db::Pool};
+use super::jobs::{JOBS, VIDEOS, finish, round, spec, video, video_uri};
+use crate::{
+    Claim, DEFAULT_TENANT, Home, Lease, StoreError, Submission,
+    db::Pool,
+    ledger::{Counts, claim::ALONE_AFTER},
+};
 
 /// A home's ledger: two deaths beside others, eight alone.
 const FAIL_AFTER: u32 = ALONE_AFTER + 8;
-
-pub(super) const JOBS: usize = 6;
-pub(super) const VIDEOS: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -94,58 +92,6 @@ struct World {
     /// All leases ever given, as (job, epoch): late writers come back with any of them.
     leases: Vec<(usize, u32)>,
     submitted: usize,
-}
-
-pub(super) fn video(job: usize) -> usize {
-    job % VIDEOS
-}
-
-pub(super) fn video_uri(video: usize) -> VideoUri {
-    VideoUri::parse(&format!("/videos/{video}.mp4")).unwrap()
-}
-
-pub(super) fn spec(job: usize) -> JobSpec {
-    JobSpec {
-        id: format!("q{job}"),
-        video: video_uri(video(job)),
-        question: Question::new(format!("what is {job}"), vec![]).unwrap(),
-        plan: Plan::named("demo").unwrap(),
-    }
-}
-
-pub(super) fn round(job: usize, no: u32, epoch: u32) -> Round {
-    Round {
-        version: Round::VERSION,
-        no,
-        span: TimeSpan { start_s: 0.0, end_s: 1.5 },
-        dense: None,
-        frames: vec![],
-        chosen_by: Chooser::Uniform,
-        turns: vec![],
-        verdict: Verdict::Nothing,
-        fallbacks: vec![],
-        warnings: vec![format!("round {no} of {job} in epoch {epoch}")],
-        io: IoFigures::default(),
-        times: StageTimes::default(),
-    }
-}
-
-/// The epoch is the answer, so that the test sees who wrote it.
-pub(super) async fn finish(ledger: &Ledger, lease: Lease) -> Result<(), StoreError> {
-    let answer = Answer { text: lease.epoch().to_string(), choice: None, confidence: 0.5, evidence: vec![] };
-    let video = TraceVideo { uri: "/v".into(), etag: None, bytes: 1, duration_s: 1.0, width: 2, height: 2 };
-    let target = ModelRevision { name: "t".into(), revision: "1".into() };
-    let trace = ObjectKey::Trace { job: lease.job(), epoch: lease.epoch() };
-    let totals = Totals::default();
-    let finished = Finished {
-        answer: &answer,
-        totals: &totals,
-        video: &video,
-        target: &target,
-        draft: None,
-        trace: &trace,
-    };
-    ledger.finish(lease, finished).await
 }
 
 impl World {
