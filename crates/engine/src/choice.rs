@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn confidence_counts_the_tokens_of_the_answer() {
-        let token = |logprob, text_end| TokenRecord { id: 0, logprob, text_end };
+        let token = |logprob, text_end| TokenRecord { id: None, logprob, text_end };
         let tokens = [token(-9.0, 8), token(-1.0, 10), token(-3.0, 12), token(-9.0, 21)];
         assert!((mean_probability(&tokens, &(8..12)) - (-2.0f64).exp()).abs() < 1e-12);
         assert_eq!(mean_probability(&[], &(0..4)), 0.0);

@@ -69,7 +69,7 @@ impl Vlm for ScriptedVlm {
         }
         let text = (self.script)(&request)?;
         let record = |(at, character): (usize, char)| TokenRecord {
-            id: u32::from(character),
+            id: Some(u32::from(character)),
             logprob: -0.01 * f64::from(u32::from(character) % 50),
             text_end: at + character.len_utf8(),
         };

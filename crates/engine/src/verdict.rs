@@ -170,7 +170,7 @@ mod tests {
     };
 
     fn spoken(text: &str, scores: Option<Vec<f64>>) -> Generation {
-        let token = |end| TokenRecord { id: 7, logprob: -1.0, text_end: end };
+        let token = |end| TokenRecord { id: Some(7), logprob: -1.0, text_end: end };
         Generation {
             text: text.to_owned(),
             tokens: (1..=text.len()).map(token).collect(),

@@ -93,8 +93,8 @@ pub struct Request {
 /// One generated token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenRecord {
-    /// Its id.
-    pub id: u32,
+    /// Its id; none where the backend does not tell.
+    pub id: Option<u32>,
     /// Its log-probability under the model (temperature 1).
     pub logprob: f64,
     /// Length of the text, in bytes, once this token is decoded.
@@ -106,7 +106,7 @@ pub struct TokenRecord {
 pub struct Generation {
     /// The text without the end token.
     pub text: String,
-    /// Its tokens without the end token.
+    /// Its tokens without the end token; none where the backend gives no log-probabilities.
     pub tokens: Vec<TokenRecord>,
     /// Why it ended.
     pub finish: TurnFinish,
@@ -114,8 +114,15 @@ pub struct Generation {
     pub counts: TokenCounts,
     /// Vision, prefill and generation times.
     pub times: StageTimes,
-    /// Log-probability of each candidate, where candidates were given.
+    /// Log-probability of each candidate, where candidates were given and the backend can tell.
     pub scores: Option<Vec<f64>>,
+}
+
+impl Generation {
+    /// The ids of its tokens; none where not all are known, and the text is all there is to go by.
+    pub fn token_ids(&self) -> Vec<u32> {
+        self.tokens.iter().map(|token| token.id).collect::<Option<_>>().unwrap_or_default()
+    }
 }
 
 /// A model folder's own prompts, see [`crate::prompt`](index.html).
@@ -161,6 +168,9 @@ pub enum VlmError {
     /// The request can never work.
     #[error("model request is wrong: {0}")]
     Request(String),
+    /// A server will not have it however often it is asked; the text names server, cause and what to do.
+    #[error("{0}")]
+    Refused(String),
     /// The backend failed; another try may work.
     #[error("model backend failed: {0}")]
     Backend(String),

@@ -225,7 +225,7 @@ impl Generator {
             }
             let logprob = f64::from(logits[id as usize]) - log_sum(&logits);
             run.generated.push(id);
-            tokens.push(TokenRecord { id, logprob, text_end: text.push(id)? });
+            tokens.push(TokenRecord { id: Some(id), logprob, text_end: text.push(id)? });
         }
         let text = text.finish()?;
         if let Some(last) = tokens.last_mut() {

@@ -48,8 +48,7 @@ impl Conversation {
 
     /// Adds what the model said.
     pub(super) fn hear(&mut self, generation: &Generation) {
-        let token_ids = generation.tokens.iter().map(|token| token.id).collect();
-        self.hear_parts(generation.text.clone(), token_ids);
+        self.hear_parts(generation.text.clone(), generation.token_ids());
     }
 
     fn hear_parts(&mut self, text: String, token_ids: Vec<u32>) {

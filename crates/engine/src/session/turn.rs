@@ -7,6 +7,9 @@ use spectemp_types::{DenseSample, Fallback, IoFigures, StageTimes, Turn, TurnKin
 use super::Job;
 use crate::{Generation, Message, Request, Sampling, Score, SessionError, Vlm};
 
+/// Where the candidates of a multiple-choice question begin.
+const ANSWER: &str = "<answer>";
+
 /// A round under construction.
 pub(super) struct Work {
     pub(super) no: u32,
@@ -28,6 +31,13 @@ impl Work {
             warnings: Vec::new(),
             io: IoFigures::default(),
             times: StageTimes::default(),
+        }
+    }
+
+    /// Tells a reader something once per round.
+    fn warn(&mut self, warning: Option<&str>) {
+        if let Some(warning) = warning.filter(|warning| !self.warnings.iter().any(|known| known == warning)) {
+            self.warnings.push(warning.to_owned());
         }
     }
 
@@ -69,11 +79,12 @@ impl Job {
             .await
             .map_err(|source| SessionError::Model { role: role_name(role), source })?;
         work.times += generation.times;
+        work.warn(doubt(role, self.score(role).is_some(), &generation));
         work.turns.push(Turn {
             role,
             kind,
             text: generation.text.clone(),
-            token_ids: generation.tokens.iter().map(|token| token.id).collect(),
+            token_ids: generation.token_ids(),
             finish: generation.finish,
             tokens: generation.counts,
             times: generation.times,
@@ -99,7 +110,7 @@ impl Job {
     fn score(&self, role: TurnRole) -> Option<Score> {
         let question = &self.setup.spec.question;
         (role == TurnRole::Target && !question.choices.is_empty()).then(|| Score {
-            after: "<answer>".to_owned(),
+            after: ANSWER.to_owned(),
             candidates: self.target_prompts.choices_as.candidates(question),
         })
     }
@@ -116,6 +127,20 @@ impl Job {
         first.copy_from_slice(&hash.finalize().as_bytes()[..8]);
         u64::from_le_bytes(first)
     }
+}
+
+/// Why the confidence of this turn's answer says nothing, where it does not. Only the target's is ever told.
+fn doubt(role: TurnRole, scored: bool, generation: &Generation) -> Option<&'static str> {
+    if role == TurnRole::Draft {
+        return None;
+    }
+    if scored {
+        let silent = generation.scores.is_none() && generation.text.contains(ANSWER);
+        return silent
+            .then_some("the target gave no probabilities of the options: the confidence says nothing");
+    }
+    let silent = generation.tokens.is_empty() && !generation.text.is_empty();
+    silent.then_some("the target gave no probabilities of its tokens: the confidence says nothing")
 }
 
 fn role_name(role: TurnRole) -> &'static str {

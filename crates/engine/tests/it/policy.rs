@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use proptest::prelude::*;
-use spectemp_engine::testing::{ScriptedVlm, card};
+use spectemp_engine::{
+    Generation, ModelCard, Request, Setup, Vlm, VlmError,
+    testing::{ScriptedVlm, card},
+};
 use spectemp_types::{Chooser, Fallback, Round, TurnKind, TurnRole, Verdict};
 
 use crate::common::{demo_card, pair, run, setup, spec};
@@ -193,4 +197,37 @@ async fn texts_from_outside_cannot_forge_turns_or_images() {
             }
         }
     }
+}
+
+/// A server without log-probabilities.
+struct Silent(Arc<ScriptedVlm>);
+
+#[async_trait]
+impl Vlm for Silent {
+    fn card(&self) -> &ModelCard {
+        self.0.card()
+    }
+
+    async fn generate(&self, request: Request) -> Result<Generation, VlmError> {
+        let generation = self.0.generate(request).await?;
+        Ok(Generation { tokens: Vec::new(), scores: None, ..generation })
+    }
+}
+
+#[tokio::test]
+async fn a_confidence_that_says_nothing_is_told() {
+    for (choices, expected, told) in
+        [(&[][..], 0.0, "probabilities of its tokens"), (&["3", "7"], 0.5, "probabilities of the options")]
+    {
+        let (target, draft) = pair(demo_card, &[SEGMENT, ANSWER], &[PICKS]);
+        let spoken = setup(spec("demo", &[], choices), &target, &draft);
+        let silent = Setup { target: Arc::new(Silent(target)), ..spoken };
+        let rounds = run(silent, vec![]).await.unwrap().0;
+        let Verdict::Answer { confidence, .. } = rounds[1].verdict else { unreachable!("{:?}", rounds[1]) };
+        assert_eq!(confidence, expected);
+        assert!(rounds[1].warnings.iter().any(|warning| warning.contains(told)), "{:?}", rounds[1].warnings);
+        assert_eq!(rounds[1].turns[1].token_ids, [0; 0], "unknown ids are not made up");
+    }
+    let said = rounds(&[], &[], &[SEGMENT, ANSWER], &[PICKS]).await;
+    assert!(said.iter().all(|round| round.warnings.is_empty()), "{said:?}");
 }

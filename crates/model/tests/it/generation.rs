@@ -64,7 +64,7 @@ async fn an_appended_turn_prefills_only_what_is_new() {
     let model = load(&demo("target"));
     let first = generate(&model, question(6, "green")).await;
     let mut messages = question(6, "green");
-    let token_ids: Vec<u32> = first.tokens.iter().map(|token| token.id).collect();
+    let token_ids = first.token_ids();
     messages.push(message(Role::Assistant, vec![Part::Generated { text: first.text.clone(), token_ids }]));
     let frame = |seed: u32| Part::Image(image(56, 56, 100 + seed));
     messages
@@ -111,7 +111,7 @@ async fn sampling_repeats_itself_by_seed_and_ignores_stock_settings_when_greedy(
         request.sampling = Sampling { temperature: 1.2, top_p: 0.95, seed };
         texts.push(stocked.generate(request).await.expect("it answers"));
     }
-    let ids = |g: &Generation| g.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
+    let ids = Generation::token_ids;
     assert_eq!(ids(&texts[0]), ids(&texts[1]));
     assert!(ids(&texts[0]) != ids(&texts[2]) || ids(&texts[0]) != ids(&texts[3]));
     assert!(texts[0].tokens.iter().all(|token| token.logprob < 0.0));
@@ -121,8 +121,8 @@ async fn sampling_repeats_itself_by_seed_and_ignores_stock_settings_when_greedy(
 async fn end_tokens_come_from_the_generation_config_as_number_or_list() {
     let folder = endless();
     let free = generate(&load(folder.path()), question(1, "red")).await;
-    let stop = free.tokens[3].id;
-    let until = free.tokens.iter().position(|token| token.id == stop).expect("it is there");
+    let stop = free.tokens[3].id.expect("it is known");
+    let until = free.tokens.iter().position(|token| token.id == Some(stop)).expect("it is there");
     for spelled in [format!("{stop}"), format!("[9999,{stop}]")] {
         let config = format!(r#"{{"eos_token_id":{spelled}}}"#);
         std::fs::write(folder.path().join("generation_config.json"), config).expect("writable");
@@ -175,11 +175,11 @@ async fn candidates_after_a_text_that_never_came_follow_the_whole_output() {
         Some(Score { after: "<answer>".to_owned(), candidates: vec!["7".to_owned(), "3".to_owned()] });
     let generation = model.generate(scored).await.expect("it answers");
     assert_eq!(generation.finish, TurnFinish::Length);
-    let scores = generation.scores.expect("scores");
+    let scores = generation.scores.clone().expect("scores");
     assert!(scores.iter().all(|score| score.is_finite() && *score < 0.0));
     // By hand: the output and the tag as if generated, then one token each.
     let mut messages = question(3, "red");
-    let mut token_ids: Vec<u32> = generation.tokens.iter().map(|token| token.id).collect();
+    let mut token_ids = generation.token_ids();
     let tokenizer = spectemp_model::Tokenizer::open(&ModelFiles::folder(demo("target"))).expect("opens");
     token_ids.extend(tokenizer.encode("<answer>").expect("ids"));
     let seven = tokenizer.encode("7").expect("ids");

@@ -51,7 +51,7 @@ async fn every_golden_turn_is_written_word_for_word() {
             let generation =
                 model.generate(request(messages(turn, &frames[role]), 64)).await.expect("it answers");
             let wanted: Vec<u32> = serde_json::from_value(turn["ids"].clone()).expect("ids");
-            let got: Vec<u32> = generation.tokens.iter().map(|token| token.id).collect();
+            let got = generation.token_ids();
             assert_eq!(generation.text, turn["text"].as_str().expect("a text"), "{}", turn["kind"]);
             assert_eq!(got, wanted);
             assert_eq!(generation.finish, TurnFinish::EndOfTurn);
