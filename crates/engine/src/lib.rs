@@ -10,6 +10,7 @@ mod choice;
 mod error;
 mod estimate;
 mod frames;
+mod grammar;
 mod labels;
 mod numbers;
 mod parse;
@@ -28,10 +29,11 @@ pub use choice::ChoicesAs;
 pub use error::{ErrorClass, SessionError};
 pub use estimate::{Between, Estimate, estimate};
 pub use frames::{Frame, FrameBatch, FrameError, FrameMode, FrameRequest, FrameSource, VideoFacts};
+pub use grammar::{AnswerForm, Decimal, Ending, Grammar, Pattern, THOUGHT_CLOSES, THOUGHT_OPENS, Times};
 pub use labels::LabelKind;
 pub use pixels::{PixelBudget, PixelError, RgbImage, resize_bicubic, smart_resize};
 pub use session::{Outcome, Session, Setup};
 pub use vlm::{
-    Generation, Message, ModelCard, Part, PromptTemplates, Request, Role, Sampling, Score, TokenRecord, Vlm,
-    VlmError,
+    Abilities, Generation, Message, ModelCard, Part, PromptTemplates, Request, Role, Sampling, Score,
+    TokenRecord, Vlm, VlmError,
 };

@@ -4,6 +4,7 @@
 
 mod conversation;
 mod draft;
+mod form;
 mod look;
 mod target;
 mod turn;

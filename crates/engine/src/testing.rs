@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use spectemp_types::{IoFigures, ModelRevision, StageTimes, TokenCounts, TurnFinish};
 
 use crate::{
-    Frame, FrameBatch, FrameError, FrameMode, FrameRequest, FrameSource, Generation, Message, ModelCard,
-    Part, PixelBudget, PromptTemplates, Request, RgbImage, TokenRecord, VideoFacts, Vlm, VlmError,
-    smart_resize,
+    Abilities, Frame, FrameBatch, FrameError, FrameMode, FrameRequest, FrameSource, Generation, Message,
+    ModelCard, Part, Pattern, PixelBudget, PromptTemplates, Request, RgbImage, TokenRecord, VideoFacts, Vlm,
+    VlmError, smart_resize,
 };
 
 /// A card with Qwen2.5-VL's pixel bounds and the built-in prompts.
@@ -18,6 +18,7 @@ pub fn card(name: &str) -> ModelCard {
         pixels: PixelBudget { min_pixels: 3136, max_pixels: 12_845_056, multiple: 28 },
         templates: PromptTemplates { target: None, draft: None },
         context_tokens: 128_000,
+        abilities: Abilities { constraint: true, probabilities: true, seeds: true },
     }
 }
 
@@ -96,6 +97,36 @@ fn scored(text: &str, candidate: &str) -> f64 {
     let digest = blake3::hash(format!("{text}\n{candidate}").as_bytes());
     let noise = f64::from(digest.as_bytes()[0]) / 256.0;
     if text.contains(candidate) { -0.1 - noise } else { -3.0 - noise }
+}
+
+/// A text that a pattern admits; the seed chooses among all of them.
+pub fn admitted(pattern: &Pattern, seed: u64) -> String {
+    let mut state = seed;
+    let mut choose = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % below as u64) as usize
+    };
+    write(pattern, &mut choose)
+}
+
+fn write(pattern: &Pattern, choose: &mut impl FnMut(usize) -> usize) -> String {
+    match pattern {
+        Pattern::Text(text) => text.clone(),
+        // What all sets in use hold, the odd ones too.
+        Pattern::OneOf(_) => ["a", "7", "é", "日", "🙂", ">", "/", "|", "("][choose(9)].to_owned(),
+        Pattern::Range(from, to) => {
+            let wide = u32::from(*to) - u32::from(*from) + 1;
+            let character = u32::from(*from) + choose(wide as usize) as u32;
+            char::from_u32(character).unwrap_or(*from).to_string()
+        }
+        Pattern::Sequence(parts) => parts.iter().map(|part| write(part, choose)).collect(),
+        Pattern::Choice(parts) => write(&parts[choose(parts.len())], choose),
+        Pattern::Repeat(part, least, most) => {
+            let most = most.unwrap_or(least + 12);
+            let count = *least as usize + choose((most - least) as usize + 1);
+            (0..count).map(|_| write(part, choose)).collect()
+        }
+    }
 }
 
 /// A conversation as readable text: images by size and content.

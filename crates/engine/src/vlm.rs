@@ -5,7 +5,10 @@ use async_trait::async_trait;
 use spectemp_types::{ModelRevision, StageTimes, TokenCounts, TurnFinish};
 use tokio_util::sync::CancellationToken;
 
-use crate::{PixelBudget, RgbImage};
+use crate::{
+    Grammar, PixelBudget, RgbImage,
+    grammar::{THOUGHT_CLOSES, THOUGHT_OPENS},
+};
 
 /// Who speaks in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +87,28 @@ pub struct Request {
     pub sampling: Sampling,
     /// Most tokens to generate.
     pub max_new_tokens: u32,
+    /// The form that the output must have; a backend that cannot hold its model to one ignores it.
+    pub grammar: Option<Grammar>,
+    /// Most tokens of the thought: then the backend writes `</think>` for the model, where it can.
+    pub think_tokens: u32,
+    /// The generation ends once its text holds one of these, see [`Request::is_done`].
+    pub stops: Vec<String>,
     /// Candidates to score.
     pub score: Option<Score>,
     /// Ends the generation with [`VlmError::Cancelled`] between two tokens.
     pub cancel: CancellationToken,
+}
+
+impl Request {
+    /// True once `text` holds one of [`Request::stops`]. Inside a thought none counts: a model may think about tags.
+    pub fn is_done(&self, text: &str) -> bool {
+        let said = match text.split_once(THOUGHT_CLOSES) {
+            Some((_, after)) => after,
+            None if text.trim_start().starts_with(THOUGHT_OPENS) => return false,
+            None => text,
+        };
+        self.stops.iter().any(|stop| said.contains(stop.as_str()))
+    }
 }
 
 /// One generated token.
@@ -95,7 +116,7 @@ pub struct Request {
 pub struct TokenRecord {
     /// Its id; none where the backend does not tell.
     pub id: Option<u32>,
-    /// Its log-probability under the model (temperature 1).
+    /// Its log-probability under the model alone (temperature 1): a grammar does not change it.
     pub logprob: f64,
     /// Length of the text, in bytes, once this token is decoded.
     pub text_end: usize,
@@ -134,6 +155,17 @@ pub struct PromptTemplates {
     pub draft: Option<String>,
 }
 
+/// What a backend can do beyond writing text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// It can hold its model to a [`Grammar`].
+    pub constraint: bool,
+    /// It gives log-probabilities of tokens and scores of candidates.
+    pub probabilities: bool,
+    /// The same seed gives the same text.
+    pub seeds: bool,
+}
+
 /// What a backend says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelCard {
@@ -145,6 +177,8 @@ pub struct ModelCard {
     pub templates: PromptTemplates,
     /// Most tokens of a context.
     pub context_tokens: u32,
+    /// What it can do.
+    pub abilities: Abilities,
 }
 
 /// Why a generation failed.

@@ -226,6 +226,10 @@ impl Generator {
             let logprob = f64::from(logits[id as usize]) - log_sum(&logits);
             run.generated.push(id);
             tokens.push(TokenRecord { id: Some(id), logprob, text_end: text.push(id)? });
+            if request.is_done(text.text()) {
+                finish = TurnFinish::Stop;
+                break;
+            }
         }
         let text = text.finish()?;
         if let Some(last) = tokens.last_mut() {

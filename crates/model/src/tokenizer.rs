@@ -73,6 +73,11 @@ impl<'a> Detokenizer<'a> {
         Ok(self.text.len())
     }
 
+    /// The text so far, whole characters only.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The whole text; bytes that never became a character are replaced.
     pub(crate) fn finish(mut self) -> Result<String, ModelError> {
         if self.shown < self.window.len() {

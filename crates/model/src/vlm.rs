@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use async_trait::async_trait;
-use spectemp_engine::{Generation, ModelCard, PromptTemplates, Request, Vlm, VlmError};
+use spectemp_engine::{Abilities, Generation, ModelCard, PromptTemplates, Request, Vlm, VlmError};
 use spectemp_types::ModelRevision;
 use tokio::sync::oneshot;
 
@@ -68,6 +68,7 @@ impl QwenVlm {
                 draft: files.read_text("prompts/draft.jinja")?,
             },
             context_tokens: config.text.max_position_embeddings as u32,
+            abilities: Abilities { constraint: false, probabilities: true, seeds: true },
         };
         let device = options.device.open()?;
         let threads = Threads::new(options.threads.unwrap_or(0));

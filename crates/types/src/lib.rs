@@ -25,7 +25,7 @@ pub use question::{Question, QuestionError};
 pub use round::{
     Chooser, DenseSample, Fallback, FrameRef, Round, Turn, TurnFinish, TurnKind, TurnRole, Verdict,
 };
-pub use settings::{FinalAnswer, History, Plan, PlanError, Scaler, Settings, Strategy};
+pub use settings::{Constrain, FinalAnswer, History, Plan, PlanError, Scaler, Settings, Strategy};
 pub use span::TimeSpan;
 pub use trace::{ModelRevision, Totals, Trace, TraceVideo};
 pub use uri::{UriError, VideoUri};

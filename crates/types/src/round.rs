@@ -74,6 +74,8 @@ pub enum TurnKind {
 pub enum TurnFinish {
     /// The model ended its turn.
     EndOfTurn,
+    /// It wrote the tag that closes its turn.
+    Stop,
     /// `max_new_tokens` was reached.
     Length,
 }

@@ -53,6 +53,17 @@ pub enum Scaler {
     Swscale,
 }
 
+/// Whether models are held to the form of their turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Constrain {
+    /// Only what the loop can read is written, where the backend can do that.
+    On,
+    /// Models write what they like. What rounds were made under before there was a choice.
+    #[default]
+    Off,
+}
+
 /// Everything that decides how a question is answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +92,12 @@ pub struct Settings {
     pub keyframe_tolerance: f64,
     /// Most new tokens per turn.
     pub max_new_tokens: u32,
+    /// Most tokens of a thought; then it is closed for the model.
+    #[serde(default = "unlimited")]
+    pub think_tokens: u32,
+    /// Whether models are held to the form of their turn.
+    #[serde(default)]
+    pub constrain: Constrain,
     /// 0 is greedy.
     pub temperature: f64,
     /// Nucleus sampling's mass.
@@ -125,6 +142,12 @@ pub enum PlanError {
 }
 
 const TOKEN_PIXELS: u32 = 28 * 28;
+const MOST_TOKENS: u32 = 32_768;
+
+/// What settings that were written before there was a limit mean.
+fn unlimited() -> u32 {
+    MOST_TOKENS
+}
 
 impl Plan {
     /// The names of all plans.
@@ -148,6 +171,8 @@ impl Plan {
             final_answer: FinalAnswer::ExtraTurn,
             keyframe_tolerance: 0.5,
             max_new_tokens: 1024,
+            think_tokens: 1024,
+            constrain: Constrain::On,
             temperature: 0.0,
             top_p: 1.0,
             seed: 0,
@@ -163,6 +188,7 @@ impl Plan {
                 final_answer: FinalAnswer::InLastRound,
                 keyframe_tolerance: 0.12,
                 max_new_tokens: 64,
+                think_tokens: 64,
                 ..paper16
             },
             _ => return Err(PlanError::Plan(name.to_owned())),
@@ -237,7 +263,8 @@ impl Settings {
             "target_pixels" => within((784..=16_777_216).contains(&self.target_pixels), "784 to 16777216"),
             "draft_pixels" => within((784..=16_777_216).contains(&self.draft_pixels), "784 to 16777216"),
             "keyframe_tolerance" => within((0.0..=0.5).contains(&self.keyframe_tolerance), "0 to 0.5"),
-            "max_new_tokens" => within((1..=32_768).contains(&self.max_new_tokens), "1 to 32768"),
+            "max_new_tokens" => within((1..=MOST_TOKENS).contains(&self.max_new_tokens), "1 to 32768"),
+            "think_tokens" => within(self.think_tokens <= MOST_TOKENS, "0 to 32768"),
             "temperature" => within((0.0..=5.0).contains(&self.temperature), "0 to 5"),
             "top_p" => within(self.top_p > 0.0 && self.top_p <= 1.0, "over 0, at most 1"),
             _ => Ok(()),
@@ -262,6 +289,8 @@ mod tests {
             "max_rounds=1.5",
             "top_p=0",
             "temperature=NaN",
+            "think_tokens=-1",
+            "constrain=maybe",
         ] {
             assert!(matches!(plan().set_all([bad]), Err(PlanError::Value { .. })), "{bad}");
         }
@@ -274,5 +303,18 @@ mod tests {
         assert_eq!(plan.settings.strategy, Strategy::Uniform);
         assert_eq!(plan.settings.initial_frames, 16);
         assert_eq!(plan.settings.frames_per_round, 8);
+        assert_eq!(plan.settings.constrain, Constrain::On);
+        assert_eq!(plan.set_all(["constrain=off"]).unwrap().settings.constrain, Constrain::Off);
+    }
+
+    #[test]
+    fn settings_of_old_rounds_mean_what_they_did() {
+        let Ok(Value::Object(mut old)) = serde_json::to_value(Plan::named("demo").unwrap().settings) else {
+            unreachable!()
+        };
+        old.remove("think_tokens");
+        old.remove("constrain");
+        let read: Settings = serde_json::from_value(Value::Object(old)).unwrap();
+        assert_eq!((read.think_tokens, read.constrain), (MOST_TOKENS, Constrain::Off));
     }
 }

@@ -6,7 +6,8 @@ use std::{collections::HashMap, process::ExitCode, sync::Arc};
 use comfy_table::{CellAlignment, Table, presets};
 use futures::{StreamExt as _, stream};
 use spectemp_engine::{
-    Between, Estimate, FrameSource as _, ModelCard, PixelBudget, PromptTemplates, VideoFacts, estimate,
+    Abilities, Between, Estimate, FrameSource as _, ModelCard, PixelBudget, PromptTemplates, VideoFacts,
+    estimate,
 };
 use spectemp_store::{Home, LedgerReader, Locations};
 use spectemp_types::{JobSpec, ModelRevision, VideoUri};
@@ -157,6 +158,7 @@ pub(crate) fn stock_card() -> ModelCard {
         pixels: PixelBudget { min_pixels: 56 * 56, max_pixels: 28 * 28 * 16_384, multiple: 28 },
         templates: PromptTemplates { target: None, draft: None },
         context_tokens: 128_000,
+        abilities: Abilities { constraint: true, probabilities: true, seeds: true },
     }
 }
 

@@ -2,7 +2,13 @@
 
 use spectemp_types::{Chooser, DenseSample, Fallback, Round, TurnKind, TurnRole};
 
-use super::{Conversation, Job, look::shown, target::last_thought, turn::Work};
+use super::{
+    Conversation, Job,
+    form::draft_endings,
+    look::shown,
+    target::last_thought,
+    turn::{Ask, Work},
+};
 use crate::{
     Frame, FrameMode, Generation, SessionError,
     estimate::budget,
@@ -65,14 +71,12 @@ impl Job {
     ) -> Result<(Vec<usize>, Chooser), SessionError> {
         let want = self.setup.spec.plan.settings.frames_per_round as usize;
         let mut conversation = Conversation::open(prompts)?;
-        conversation.ask(prompts, TurnKind::Regular, scene)?;
-        let mut reply = self.speak(TurnRole::Draft, TurnKind::Regular, &conversation.messages, work).await?;
+        let mut reply = self.draft_turn(TurnKind::Regular, scene, &mut conversation, work).await?;
         let mut picks = read_picks(&reply, scene.frames, want);
         if picks.places.is_empty() {
             work.fall_back([Fallback::Reminded]);
             conversation.hear(&reply);
-            conversation.ask(prompts, TurnKind::Reminder, &Scene { frames: &[], ..scene.clone() })?;
-            reply = self.speak(TurnRole::Draft, TurnKind::Reminder, &conversation.messages, work).await?;
+            reply = self.draft_turn(TurnKind::Reminder, scene, &mut conversation, work).await?;
             picks = read_picks(&reply, scene.frames, want);
         }
         let total = scene.frames.len();
@@ -88,6 +92,22 @@ impl Job {
         }
         places.sort_unstable();
         Ok((places, chosen_by))
+    }
+
+    /// One turn: asked and generated. A reminder shows no frame again.
+    async fn draft_turn(
+        &self,
+        kind: TurnKind,
+        scene: &Scene<'_>,
+        conversation: &mut Conversation,
+        work: &mut Work,
+    ) -> Result<Generation, SessionError> {
+        let prompts = self.draft_prompts.as_ref().ok_or(SessionError::NoDraft { strategy: "spectemp" })?;
+        let frames = if kind == TurnKind::Reminder { &[] } else { scene.frames };
+        conversation.ask(prompts, kind, &Scene { frames, ..scene.clone() })?;
+        let want = self.setup.spec.plan.settings.frames_per_round as usize;
+        let endings = draft_endings(scene.frames, want);
+        self.speak(Ask { role: TurnRole::Draft, kind, messages: &conversation.messages, endings }, work).await
     }
 }
 

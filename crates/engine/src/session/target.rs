@@ -2,7 +2,10 @@
 
 use spectemp_types::{Fallback, Round, Strategy, TimeSpan, TurnKind, TurnRole, Verdict};
 
-use super::{Conversation, Job, turn::Work};
+use super::{
+    Conversation, Job,
+    turn::{Ask, Work},
+};
 use crate::{
     Generation, SessionError,
     parse::parse,
@@ -72,7 +75,9 @@ impl Job {
         work: &mut Work,
     ) -> Result<Generation, SessionError> {
         conversation.ask(&self.target_prompts, kind, scene)?;
-        let generation = self.speak(TurnRole::Target, kind, &conversation.messages, work).await?;
+        let endings = self.target_endings(scene, conversation);
+        let ask = Ask { role: TurnRole::Target, kind, messages: &conversation.messages, endings };
+        let generation = self.speak(ask, work).await?;
         conversation.hear(&generation);
         Ok(generation)
     }

@@ -2,10 +2,19 @@
 
 use std::sync::Arc;
 
-use spectemp_types::{DenseSample, Fallback, IoFigures, StageTimes, Turn, TurnKind, TurnRole};
+use spectemp_types::{Constrain, DenseSample, Fallback, IoFigures, StageTimes, Turn, TurnKind, TurnRole};
 
 use super::Job;
-use crate::{Generation, Message, Request, Sampling, Score, SessionError, Vlm};
+use crate::{Ending, Generation, Grammar, Message, Request, Sampling, Score, SessionError, Vlm};
+
+/// What a model is asked.
+pub(super) struct Ask<'a> {
+    pub(super) role: TurnRole,
+    pub(super) kind: TurnKind,
+    pub(super) messages: &'a [Message],
+    /// What may end its turn.
+    pub(super) endings: Vec<Ending>,
+}
 
 /// Where the candidates of a multiple-choice question begin.
 const ANSWER: &str = "<answer>";
@@ -53,15 +62,12 @@ impl Work {
 
 impl Job {
     /// Lets a model speak, and records the turn.
-    pub(super) async fn speak(
-        &self,
-        role: TurnRole,
-        kind: TurnKind,
-        messages: &[Message],
-        work: &mut Work,
-    ) -> Result<Generation, SessionError> {
+    pub(super) async fn speak(&self, ask: Ask<'_>, work: &mut Work) -> Result<Generation, SessionError> {
         self.go_on()?;
         let settings = &self.setup.spec.plan.settings;
+        let Ask { role, kind, messages, endings } = ask;
+        let model = self.model(role)?;
+        let grammar = Grammar { endings };
         let request = Request {
             messages: messages.to_vec(),
             sampling: Sampling {
@@ -70,10 +76,13 @@ impl Job {
                 seed: self.turn_seed(role, work.no, work.turns.len()),
             },
             max_new_tokens: settings.max_new_tokens,
+            think_tokens: settings.think_tokens,
+            stops: grammar.stops(),
+            grammar: (settings.constrain == Constrain::On && model.card().abilities.constraint)
+                .then_some(grammar),
             score: self.score(role),
             cancel: self.setup.cancel.clone(),
         };
-        let model = self.model(role)?;
         let generation = model
             .generate(request)
             .await

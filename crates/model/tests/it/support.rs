@@ -54,7 +54,16 @@ pub(crate) fn greedy() -> Sampling {
 }
 
 pub(crate) fn request(messages: Vec<Message>, max_new_tokens: u32) -> Request {
-    Request { messages, sampling: greedy(), max_new_tokens, score: None, cancel: CancellationToken::new() }
+    Request {
+        messages,
+        sampling: greedy(),
+        max_new_tokens,
+        grammar: None,
+        think_tokens: max_new_tokens,
+        stops: Vec::new(),
+        score: None,
+        cancel: CancellationToken::new(),
+    }
 }
 
 pub(crate) fn message(role: Role, parts: Vec<Part>) -> Message {
