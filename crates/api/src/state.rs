@@ -1,6 +1,6 @@
 //! What every request is answered with.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use spectemp_queue::{Doorbell, Limiter};
 use spectemp_store::{Locations, SqlLimits, Store};
@@ -29,6 +29,9 @@ pub struct Settings {
     pub body_bytes: usize,
     /// The largest body of a batch.
     pub batch_bytes: u64,
+    /// A connection is closed whose request's headers are not there so long after it was opened, or after the request
+    /// before.
+    pub headers_within: Duration,
     /// Limits of a query in SQL, which a request can only lower.
     pub sql: SqlLimits,
     /// Streams of events that may be open at once.
@@ -49,6 +52,7 @@ impl Default for Settings {
             rate_burst: 2000,
             body_bytes: 1024 * 1024,
             batch_bytes: 4 << 30,
+            headers_within: Duration::from_secs(30),
             sql: SqlLimits::default(),
             streams: 512,
             private_webhooks: false,

@@ -5,9 +5,9 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
-use spectemp_store::{DEFAULT_TENANT, Home, SqlLimits, SqlTable};
+use spectemp_store::{DEFAULT_TENANT, Home, Ledger, LedgerOptions, SqlLimits, SqlTable};
 
-use crate::{context::Context, output};
+use crate::{context::Context, database::DatabaseArgs, output};
 
 /// Arguments of `spectemp sql`.
 #[derive(Args)]
@@ -23,6 +23,14 @@ pub(crate) struct SqlArgs {
     /// Most rows.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     limit: usize,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// The same with the login of spectemp_reader, as the query itself runs.
+    #[arg(long, value_name = "URL", env = "SPECTEMP_READER_URL", hide_env_values = true)]
+    reader_url: Option<String>,
+    /// Whose rows are seen, where --database-url is given.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_TENANT)]
+    tenant: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,9 +42,18 @@ enum Format {
 
 /// Runs `spectemp sql`.
 pub(crate) async fn run(args: SqlArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let home = Home::open_reader(&context.home_dir()?).await?;
     let limits = SqlLimits { timeout: Duration::from_secs(args.timeout), rows: args.limit };
-    let table = home.ledger().sql(DEFAULT_TENANT, &args.query, limits).await?;
+    let table = match &args.database.database_url {
+        Some(url) => {
+            let options =
+                LedgerOptions { reader_url: args.reader_url, connections: 2, ..LedgerOptions::default() };
+            Ledger::connect(url, &options).await?.sql(&args.tenant, &args.query, limits).await?
+        }
+        None => {
+            let home = Home::open_reader(&context.home_dir()?).await?;
+            home.ledger().sql(DEFAULT_TENANT, &args.query, limits).await?
+        }
+    };
     match args.format {
         Format::Table => output::print(&as_table(&table))?,
         Format::Csv => output::print(&as_csv(&table))?,

@@ -33,8 +33,8 @@ pub(crate) struct SubmitArgs {
     /// The job's own id, for one question [default: a new UUID].
     #[arg(long, value_name = "ID", requires = "question")]
     id: Option<String>,
-    /// Override a setting of the plan, for one question; the lines of a file have "set".
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "question")]
+    /// Override a setting of the plan; a line's own "set" goes over it.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// A moment such as 2026-03-01T09:30:00Z after which no answer is wanted, for one question.
     #[arg(long, value_name = "MOMENT", requires = "question")]
@@ -134,9 +134,11 @@ async fn file(args: &SubmitArgs, client: &Client) -> anyhow::Result<ExitCode> {
     let batch = args.batch.clone().or(stem);
     let mut query = Vec::new();
     let priority = args.priority.map(|priority| priority.to_string());
+    let set = (!args.set.is_empty()).then(|| settings(&args.set)).transpose()?.map(|set| set.to_string());
     for (name, value) in [
         ("name", &batch),
         ("plan", &args.plan),
+        ("set", &set),
         ("priority", &priority),
         ("videos", &args.videos),
         ("results", &args.results),

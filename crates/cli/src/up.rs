@@ -16,6 +16,7 @@ use crate::{
     models,
     run::start,
     serve::{self, Api, ApiArgs, Parts},
+    worker::days,
 };
 
 /// There is one process, so a lease only has to outlive a pause of it.
@@ -34,6 +35,9 @@ pub(crate) struct UpArgs {
     /// Read a whole object where nothing else finds a frame.
     #[arg(long)]
     allow_scan: bool,
+    /// Days after its end when a job is forgotten, with its rounds, answer and trace [default: never].
+    #[arg(long, value_name = "DAYS", env = "SPECTEMP_KEEP_DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    keep_days: Option<u32>,
 }
 
 /// Runs the command.
@@ -62,7 +66,11 @@ pub(crate) async fn run(mut args: UpArgs, context: &Context) -> anyhow::Result<E
         store: home.store().clone(),
         locations,
         doorbell,
-        options: ChoresOptions { private_webhooks: args.api.private_webhooks, ..ChoresOptions::new()? },
+        options: ChoresOptions {
+            private_webhooks: args.api.private_webhooks,
+            keep: args.keep_days.map(days),
+            ..ChoresOptions::new()?
+        },
     };
     // Whatever ends first, the others are told to.
     let ending = stop.soft.clone();

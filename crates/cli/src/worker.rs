@@ -80,6 +80,9 @@ pub(crate) struct WorkerArgs {
     /// Read a whole object where nothing else finds a frame.
     #[arg(long)]
     allow_scan: bool,
+    /// Days after its end when a job is forgotten, with its rounds, answer and trace [default: never].
+    #[arg(long, value_name = "DAYS", env = "SPECTEMP_KEEP_DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    keep_days: Option<u32>,
 }
 
 /// Runs the command.
@@ -102,7 +105,11 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> anyhow::Result<E
 
     let health = Health { store: store.clone(), doorbell: doorbell.clone(), metrics };
     let answering = tokio::spawn(answer(listener, health));
-    let housekeeping = ChoresOptions { private_webhooks: args.private_webhooks, ..ChoresOptions::new()? };
+    let housekeeping = ChoresOptions {
+        private_webhooks: args.private_webhooks,
+        keep: args.keep_days.map(days),
+        ..ChoresOptions::new()?
+    };
     let chores = Chores {
         store: store.clone(),
         locations: locations.clone(),
@@ -116,6 +123,10 @@ pub(crate) async fn run(args: WorkerArgs, context: &Context) -> anyhow::Result<E
     worked?;
     eprintln!("stopped; what was running waits for other workers");
     Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 3600)
 }
 
 /// Works, with the housekeeping beside it, until `stop`.

@@ -1,4 +1,4 @@
-//! Freeing what nothing needs. The caller holds the home, so nobody is writing beside this.
+//! Freeing what nothing needs.
 
 use std::{
     fs,
@@ -6,14 +6,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures::TryStreamExt;
+use chrono::{TimeDelta, Utc};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
-use crate::{Home, ObjectKey, StoreError, disk_cache::TEMP_PREFIX};
+use crate::{Home, Ledger, ObjectKey, Objects, StoreError, disk_cache::TEMP_PREFIX};
 
 /// The cache that only its user empties.
 const MODELS: &str = "models";
+/// Objects that are looked up in the ledger at once.
+const ORPHANS: usize = 1000;
 
 /// How much may stay.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,8 +63,9 @@ impl GcReport {
 }
 
 pub(crate) async fn collect(home: &Home, limits: &GcLimits) -> Result<GcReport, StoreError> {
-    let mut report = GcReport::default();
-    free_objects(home, &mut report).await?;
+    // The caller holds the home: nothing is being written.
+    let freed = free_orphans(home.ledger(), home.objects(), Duration::ZERO).await?;
+    let mut report = GcReport { objects: freed.objects, object_bytes: freed.bytes, ..GcReport::default() };
     free_files(&home.dir().join("objects"), u64::MAX, &mut report)?;
     free_files(&home.dir().join("cache"), limits.cache_bytes, &mut report)?;
     report.videos = home.ledger().forget_videos(limits.forget_videos.as_millis() as i64).await?;
@@ -73,19 +77,40 @@ pub(crate) async fn collect(home: &Home, limits: &GcLimits) -> Result<GcReport, 
     Ok(report)
 }
 
-async fn free_objects(home: &Home, report: &mut GcReport) -> Result<(), StoreError> {
-    let store = home.objects().store();
-    let all: Vec<ObjectMeta> = store.list(None).try_collect().await.map_err(StoreError::object("list"))?;
-    for object in all {
-        let Some(key) = ObjectKey::parse(object.location.as_ref()) else { continue };
-        if home.ledger().needs(&key).await? {
-            continue;
+/// Objects that were deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// How many.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Deletes traces and thumbnails that nothing in the ledger points at. `min_age` spares those whose row is about to be
+/// written.
+pub(crate) async fn free_orphans(
+    ledger: &Ledger,
+    objects: &Objects,
+    min_age: Duration,
+) -> Result<Freed, StoreError> {
+    let store = objects.store();
+    let before = Utc::now() - TimeDelta::from_std(min_age).unwrap_or(TimeDelta::MAX);
+    let mut freed = Freed::default();
+    let mut pages = store.list(None).try_chunks(ORPHANS);
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| StoreError::object("list")(error.1))?;
+        let old = page.into_iter().filter(|object| object.last_modified <= before);
+        let ours: Vec<(ObjectKey, ObjectMeta)> =
+            old.filter_map(|object| Some((ObjectKey::parse(object.location.as_ref())?, object))).collect();
+        let keys: Vec<ObjectKey> = ours.iter().map(|(key, _)| *key).collect();
+        let needed = ledger.needed(&keys).await?;
+        for (key, object) in ours.iter().filter(|(key, _)| !needed.contains(key)) {
+            store.delete(&object.location).await.map_err(StoreError::object(key))?;
+            freed.objects += 1;
+            freed.bytes += object.size;
         }
-        store.delete(&object.location).await.map_err(StoreError::object(key))?;
-        report.objects += 1;
-        report.object_bytes += object.size;
     }
-    Ok(())
+    Ok(freed)
 }
 
 struct CacheFile {

@@ -74,7 +74,7 @@ impl Home {
         if reclaimed != Reclaimed::default() {
             tracing::info!(
                 jobs.requeued = reclaimed.requeued,
-                jobs.failed = reclaimed.failed,
+                jobs.failed = reclaimed.dead,
                 "took over jobs of a process that is gone"
             );
         }

@@ -5,6 +5,7 @@ mod db;
 mod disk_cache;
 mod error;
 mod export;
+mod forget;
 mod gc;
 mod home;
 mod index;
@@ -23,7 +24,8 @@ pub use export::{
     BadLine, BatchExport, ExportJob, ExportReport, Manifest, ManifestPart, ManifestTable, PartLimits, export,
     export_batch,
 };
-pub use gc::{GcLimits, GcReport};
+pub use forget::Forgotten;
+pub use gc::{Freed, GcLimits, GcReport};
 pub use home::{Home, HomeReader};
 pub use index::{
     DryRun, Index, IndexFigures, IndexId, IndexQuestion, IndexSpec, Listed, ListingOptions, RestoreTier,

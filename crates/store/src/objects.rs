@@ -3,6 +3,7 @@
 use std::{fmt, path::Path as FilePath, sync::Arc};
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path, prefix::PrefixStore};
 use spectemp_types::{JobId, Trace, VideoUri};
 
@@ -131,6 +132,23 @@ impl Objects {
             got => got.map_err(StoreError::object(key))?,
         };
         got.bytes().await.map(Some).map_err(StoreError::object(key))
+    }
+
+    /// Deletes all objects of `job`; how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError::Object`]; some may be deleted then.
+    pub(crate) async fn delete_of(&self, job: JobId) -> Result<u64, StoreError> {
+        let mut deleted = 0;
+        for kind in ["traces", "thumbnails"] {
+            let prefix = Path::from(format!("{kind}/{job}"));
+            let mut found = self.store.list(Some(&prefix));
+            while let Some(object) = found.try_next().await.map_err(StoreError::object(&prefix))? {
+                self.store.delete(&object.location).await.map_err(StoreError::object(&object.location))?;
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
     }
 
     /// Writes the trace that the claim `epoch` of its job came to.

@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use futures::FutureExt as _;
 use spectemp_queue::{Cron, Doorbell, Housekeeping, Task};
 use spectemp_store::{
-    Batch, BatchExport, IndexFigures, IndexId, Listed, ListingOptions, Locations, PartLimits, Store,
-    StoreError, export_batch, listing,
+    Batch, BatchExport, Forgotten, IndexFigures, IndexId, Listed, ListingOptions, Locations, PartLimits,
+    Store, StoreError, export_batch, listing,
 };
 use spectemp_types::VideoUri;
 use tokio::runtime::Handle;
@@ -25,6 +25,10 @@ const BATCHES: usize = 8;
 const MOST_RINGS: u64 = 16;
 /// The wait after the first failure of an export or a webhook, and the longest one.
 const TELL_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
+/// Idempotency keys hold for so long.
+const KEEP_REQUESTS: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A trace whose row is not written after so long never gets one.
+const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Failures after which a webhook is given up: over a day and a half of tries.
 const MOST_TELLS: u32 = 40;
 
@@ -37,6 +41,10 @@ pub struct ChoresOptions {
     pub tell: Cron,
     /// When indexes that are due are looked for.
     pub listings: Cron,
+    /// When what is past its time is looked for.
+    pub retention: Cron,
+    /// Jobs are forgotten so long after their end, and objects that nothing points at are deleted; `None`: all are kept.
+    pub keep: Option<Duration>,
     /// A job that waits for so long is rung for again.
     pub waiting: Duration,
     /// Webhooks may lead to private addresses.
@@ -54,6 +62,8 @@ impl ChoresOptions {
             sweep: cron("*/2 * * * * *")?,
             tell: cron("*/5 * * * * *")?,
             listings: cron("*/15 * * * * *")?,
+            retention: cron("0 7 * * * *")?,
+            keep: None,
             waiting: Duration::from_secs(2),
             private_webhooks: false,
         })
@@ -86,6 +96,7 @@ impl Chores {
             (options.sweep.clone(), Task::Sweep),
             (options.tell.clone(), Task::Tell),
             (options.listings.clone(), Task::Listings),
+            (options.retention.clone(), Task::Retention),
         ];
         let doing = Arc::new(Doing { chores: self.clone(), housekeeping: housekeeping.clone(), caller });
         let handler = move |task: Task| {
@@ -111,10 +122,7 @@ impl Doing {
             Task::Tell => self.tell().await,
             Task::Listings => self.listings().await,
             Task::Listing { index } => self.listing(&index).await,
-            Task::Retention => {
-                tracing::warn!("nothing is past its time by itself yet: ended jobs and traces are kept");
-                Ok(())
-            }
+            Task::Retention => self.forget().await,
         };
         if let Err(error) = done {
             tracing::warn!(task = name, error = %error, "housekeeping failed and is tried again later");
@@ -125,13 +133,14 @@ impl Doing {
     async fn sweep(&self) -> Result<(), StoreError> {
         let ledger = self.chores.store.ledger();
         let reclaimed = ledger.expire().await?;
-        if reclaimed.requeued + reclaimed.failed > 0 {
+        if reclaimed.requeued + reclaimed.dead + reclaimed.late > 0 {
             tracing::warn!(
                 jobs.requeued = reclaimed.requeued,
-                jobs.failed = reclaimed.failed,
+                jobs.dead = reclaimed.dead,
+                jobs.late = reclaimed.late,
                 "took back jobs whose lease or deadline is over"
             );
-            figures::dead_letters(reclaimed.failed);
+            figures::dead_letters(reclaimed.dead);
         }
         let waiting = ledger.waiting(self.chores.options.waiting).await?;
         for _ in 0..(reclaimed.requeued + waiting).min(MOST_RINGS) {
@@ -204,6 +213,24 @@ impl Doing {
             "results or webhook of a batch failed"
         );
         self.chores.store.ledger().put_off(&batch.tenant, &batch.name, error, after).await
+    }
+
+    /// Forgets what is past its time.
+    async fn forget(&self) -> Result<(), StoreError> {
+        let store = &self.chores.store;
+        store.ledger().forget_requests(KEEP_REQUESTS).await?;
+        let Some(keep) = self.chores.options.keep else { return Ok(()) };
+        let forgotten = store.forget(keep).await?;
+        let orphans = store.free_orphans(ORPHAN_AFTER).await?;
+        if forgotten != Forgotten::default() || orphans.objects > 0 {
+            tracing::info!(
+                jobs.forgotten = forgotten.jobs,
+                batches.forgotten = forgotten.batches,
+                objects.deleted = forgotten.objects + orphans.objects,
+                "forgot what is past its time"
+            );
+        }
+        Ok(())
     }
 
     /// Has the indexes listed that are due.

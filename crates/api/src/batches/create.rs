@@ -42,6 +42,9 @@ pub(crate) struct BatchQuery {
     videos: Option<String>,
     /// The plan of lines that name none.
     plan: Option<String>,
+    /// Settings of the plan as a JSON object, which a line's own go over.
+    #[param(example = r#"{"max_rounds": 2}"#)]
+    set: Option<String>,
     /// The priority of lines that name none.
     priority: Option<i32>,
     /// Where the results are written when the batch has ended.
@@ -155,13 +158,19 @@ async fn from_body(
             .map(|uri| uri.to_string()),
         webhook,
     };
-    let defaults =
-        Defaults::new(state, query.plan, &BTreeMap::new(), query.priority, query.videos.as_deref())?;
+    let set = query.set.as_deref().map(settings).transpose()?.unwrap_or_default();
+    let defaults = Defaults::new(state, query.plan, &set, query.priority, query.videos.as_deref())?;
     let opened = open(state, caller, wanted).await?;
     let mut taker = Taker::new(state.clone(), opened.batch, defaults);
     read(&mut taker, request.into_body(), most).await?;
     let intake = taker.seal().await?;
     Ok(answer(Intake { webhook_secret: opened.secret, ..intake }))
+}
+
+/// `set` of a query.
+fn settings(text: &str) -> Result<BTreeMap<String, Value>, ApiError> {
+    serde_json::from_str(text)
+        .map_err(|cause| ApiError::Invalid(format!("set {text:?} is not a JSON object of settings: {cause}")))
 }
 
 async fn read(taker: &mut Taker, body: Body, most: u64) -> Result<(), ApiError> {

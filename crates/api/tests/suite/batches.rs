@@ -53,6 +53,27 @@ async fn a_body_of_lines_becomes_a_batch() {
 }
 
 #[tokio::test]
+async fn settings_hold_for_the_lines_that_say_nothing_else() {
+    let server = open().await;
+    let own =
+        json!({"id": "own", "video": "s3://videos/in/a.mp4", "question": "Q?", "set": {"max_rounds": 1}});
+    let set = "%7B%22max_rounds%22%3A2%2C%22strategy%22%3A%22uniform%22%7D";
+    let body = format!("{}\n{own}\n", job("q0"));
+    server.lines(&format!("/api/v1/batches?name=b&set={set}"), body).await.expect(201);
+    for (id, rounds) in [("q0", 2), ("own", 1)] {
+        let job = server.claim().await.job;
+        let settings = serde_json::to_value(&job.spec.plan.settings).unwrap();
+        assert_eq!((job.spec.id.as_str(), &settings["max_rounds"]), (id, &json!(rounds)));
+        assert_eq!(settings["strategy"], "uniform", "{id}");
+    }
+    for (set, said) in [("%7B%22colour%22%3A1%7D", "colour"), ("max_rounds%3D2", "not a JSON object")] {
+        let problem =
+            server.lines(&format!("/api/v1/batches?set={set}"), lines(1)).await.problem(422, "invalid");
+        assert!(problem["detail"].as_str().unwrap().contains(said), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_batch_without_a_job_is_a_problem() {
     let server = open().await;
     let problem = server.lines("/api/v1/batches?name=none", "nothing\n{}\n").await.problem(422, "no-jobs");

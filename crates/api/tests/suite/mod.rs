@@ -2,6 +2,7 @@ mod auth;
 mod batches;
 mod big;
 mod events;
+mod index;
 mod jobs;
 mod locations;
 mod openapi;

@@ -1,8 +1,29 @@
+use std::time::Duration;
+
 use reqwest::{Method, header};
 use serde_json::{Value, json};
 use spectemp_api::Settings;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::support::{job, lines, open, send, with};
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_headers_is_let_go() {
+    let within = Duration::from_millis(100);
+    let server = with(Settings { open: true, headers_within: within, ..Settings::default() }).await;
+    for sent in ["", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"] {
+        let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answered = String::new();
+        // The end comes though this side says no more.
+        stream.read_to_string(&mut answered).await.unwrap();
+        assert!(!answered.contains("200 OK"), "{answered}");
+    }
+    server.get("/healthz").await.expect(200);
+}
 
 #[tokio::test]
 async fn every_refusal_is_a_problem() {

@@ -12,6 +12,9 @@ use crate::{
     keys::check_tenant,
 };
 
+/// The housekeeping leaves an index alone for so long after a listing that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(300);
+
 /// Names an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -221,7 +224,9 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::NoIndex`], [`StoreError::Database`].
     pub async fn want_listing(&self, id: IndexId) -> Result<(), StoreError> {
-        let text = "update ledger_indexes set wanted = true where id = $1";
+        // Who asks does not wait for the pause after a failure.
+        let text = "update ledger_indexes set wanted = true, \
+                    held_until = case when holder is null then null else held_until end where id = $1";
         found(query("ask for a listing", text).bind(id.to_string()).execute(&self.writes).await?, id)
     }
 
@@ -242,23 +247,24 @@ impl Ledger {
         time: Duration,
     ) -> Result<bool, StoreError> {
         let text = "update ledger_indexes set holder = $2, held_until = {now} + $3 where id = $1 and not paused \
-                    and (held_until is null or held_until < {now} or holder = $2)";
+                    and (held_until is null or held_until < {now} or holder = $2 or holder is null)";
         let hold =
             query("hold an index", text).bind(id.to_string()).bind(holder).bind(time.as_millis() as i64);
         Ok(hold.execute(&self.writes).await? > 0)
     }
 
-    /// Lets go of an index; `error` says what stopped the listing.
+    /// Lets go of an index; `error` says what stopped the listing. It is not due for a while then.
     pub(super) async fn let_index_go(
         &self,
         id: IndexId,
         holder: &str,
         error: Option<&str>,
     ) -> Result<(), StoreError> {
-        let text = "update ledger_indexes set holder = null, held_until = null, error = $3 \
-                    where id = $1 and holder = $2";
+        let text = "update ledger_indexes set holder = null, error = $3, \
+                    held_until = case when $4 > 0 then {now} + $4 else null end where id = $1 and holder = $2";
         let update = query("let go of an index", text).bind(id.to_string()).bind(holder).bind(error);
-        update.execute(&self.writes).await.map(|_| ())
+        let pause = if error.is_some() { AFTER_FAILURE.as_millis() as i64 } else { 0 };
+        update.bind(pause).execute(&self.writes).await.map(|_| ())
     }
 }
 

@@ -16,8 +16,10 @@ const MOST: u32 = 10_000;
 pub struct Reclaimed {
     /// Back in the queue.
     pub requeued: u64,
-    /// Failed: the process died too often while they ran, or their deadline has passed.
-    pub failed: u64,
+    /// Failed: the process died too often while they ran.
+    pub dead: u64,
+    /// Failed: their deadline has passed.
+    pub late: u64,
 }
 
 impl Ledger {
@@ -38,9 +40,7 @@ impl Ledger {
         )
         .execute(&self.writes)
         .await?;
-        let mut reclaimed = self.take_back("lease_expires_at <= {now}").await?;
-        reclaimed.failed += late;
-        Ok(reclaimed)
+        Ok(Reclaimed { late, ..self.take_back("lease_expires_at <= {now}").await? })
     }
 
     /// Takes all running jobs back. Only the holder of a home calls it, before it claims anything: whatever runs then
@@ -102,7 +102,7 @@ impl Ledger {
                 .await?;
             for row in &rows {
                 match row.get::<&str>("status")? {
-                    "failed" => reclaimed.failed += 1,
+                    "failed" => reclaimed.dead += 1,
                     _ => reclaimed.requeued += 1,
                 }
             }

@@ -23,6 +23,7 @@ mod property;
 mod read;
 mod request;
 mod reserve;
+mod retention;
 mod round_row;
 mod sqlite;
 mod submit;

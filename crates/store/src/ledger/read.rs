@@ -7,7 +7,7 @@ use super::{
     job::{ANSWER_COLUMNS, AnswerRow, job_columns},
 };
 use crate::{
-    ObjectKey, StoreError,
+    StoreError,
     db::{Row, query},
 };
 
@@ -76,25 +76,6 @@ impl LedgerReader {
         let statement = format!("select {ANSWER_COLUMNS} from ledger_answers a where job_id = $1");
         let row = query("read an answer", statement).bind(job).optional(&self.reads).await?;
         row.map(|row| AnswerRow::read(&row, job)).transpose()
-    }
-
-    /// True where an answer, or a job that may still go on, has use for the object.
-    pub(crate) async fn needs(&self, key: &ObjectKey) -> Result<bool, StoreError> {
-        const WHAT: &str = "look for an object's owner";
-        let owner = match key {
-            ObjectKey::Trace { .. } => query(
-                WHAT,
-                "select exists (select 1 from ledger_answers where job_id = $1 and trace = $2) as needed",
-            )
-            .bind(key.job())
-            .bind(key.to_string()),
-            ObjectKey::Thumbnail { .. } => query(
-                WHAT,
-                "select exists (select 1 from ledger_jobs where id = $1 and status <> 'cancelled') as needed",
-            )
-            .bind(key.job()),
-        };
-        owner.one(&self.reads).await?.get("needed")
     }
 }
 

@@ -281,9 +281,9 @@ async fn a_deadline_ends_a_job_wherever_it_stands() {
                 .await;
         let claimed = claim(&ledger, "w", 3).await;
         assert_eq!(ids(&claimed), ["soon", "far"], "{kind}: what is past is not claimed");
-        assert_eq!(ledger.expire().await.unwrap().failed, 1);
+        assert_eq!(ledger.expire().await.unwrap().late, 1);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(ledger.expire().await.unwrap().failed, 1);
+        assert_eq!(ledger.expire().await.unwrap().late, 1);
         assert!(ledger.checkpoint(&claimed[0].lease, &round(0)).await.unwrap_err().is_stale());
         ledger.checkpoint(&claimed[1].lease, &round(0)).await.unwrap();
         for past in &jobs[..2] {

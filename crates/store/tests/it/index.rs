@@ -276,6 +276,27 @@ async fn a_local_folder_is_indexed_too() {
 }
 
 #[tokio::test]
+async fn an_index_that_failed_is_not_due_at_once() {
+    let server = S3Server::start().await;
+    let locations = server.locations();
+    for (name, ledger, raw) in both().await {
+        let index = ledger.create_index(TENANT, "i", &index_spec("s3://no-such-bucket/in")).await.unwrap();
+        ledger.want_listing(index.id).await.unwrap();
+        assert_eq!(ledger.due_indexes().await.unwrap(), [index.id], "{name}");
+        let run = async || listing(&ledger, &locations, index.id, &ListingOptions::default(), &|_| ()).await;
+        let error = run().await.unwrap_err().to_string();
+        assert_eq!(ledger.index(TENANT, "i").await.unwrap().error.as_deref(), Some(error.as_str()), "{name}");
+        assert_eq!(ledger.due_indexes().await.unwrap(), [], "{name}: it is left alone for a while");
+        // Who asks for it does not wait, nor does who lists by hand.
+        ledger.want_listing(index.id).await.unwrap();
+        assert_eq!(ledger.due_indexes().await.unwrap(), [index.id], "{name}");
+        run().await.unwrap_err();
+        raw.execute("update ledger_indexes set held_until = held_until - 300000").await;
+        assert_eq!(ledger.due_indexes().await.unwrap(), [index.id], "{name}: the pause is over");
+    }
+}
+
+#[tokio::test]
 async fn an_index_is_paused_resumed_scheduled_and_deleted() {
     let server = S3Server::start().await;
     server.put("in/a.mp4", b"x");

@@ -95,12 +95,12 @@ async fn a_poisonous_job_runs_alone_and_ends() {
     assert!(claim(&home, "b", 2).await.is_empty());
     answer(&home, good.remove(0)).await;
     for _ in 0..8 {
-        assert_eq!(home.reclaimed().failed, 0);
+        assert_eq!(home.reclaimed().dead, 0);
         assert_eq!(claim(&home, "b", 2).await[0].job.spec.id, "poison");
         home.close().await;
         home = Home::open(dir.path(), false).await.unwrap();
     }
-    assert_eq!(home.reclaimed().failed, 1);
+    assert_eq!(home.reclaimed().dead, 1);
     let poison = home.ledger().find_job("poison", None).await.unwrap();
     assert_eq!(poison.status, JobStatus::Failed);
     assert!(poison.error.unwrap().contains("died 10 times"));

@@ -14,6 +14,7 @@ mod killed;
 mod ledger;
 mod ledgers;
 mod reader;
+mod retention;
 mod s3;
 mod s3_server;
 mod sql;

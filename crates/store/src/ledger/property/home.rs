@@ -297,7 +297,7 @@ impl World {
                 failed += 1;
             }
         }
-        assert_eq!(self.home().reclaimed().failed, failed);
+        assert_eq!(self.home().reclaimed().dead, failed);
     }
 
     async fn check(&self) {

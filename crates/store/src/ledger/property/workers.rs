@@ -318,7 +318,7 @@ impl World<'_> {
             }
         }
         let reclaimed = self.ledger.expire().await.unwrap();
-        assert_eq!((reclaimed.requeued, reclaimed.failed), (requeued, failed));
+        assert_eq!((reclaimed.requeued, reclaimed.dead), (requeued, failed));
     }
 
     async fn cancel(&mut self, job: usize) {
