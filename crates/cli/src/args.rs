@@ -35,7 +35,7 @@ pub(crate) struct PlanArgs {
 /// Which models answer, and where they run.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// Target model: a folder in the Hugging Face layout, or hf://owner/name[@revision].
+    /// Target model: a folder in the Hugging Face layout, a GGUF file in one, or hf://owner/name[@revision].
     #[arg(long, value_name = "MODEL")]
     pub(crate) target: Option<String>,
     /// Draft model, likewise; needed by the strategy spectemp.
@@ -51,7 +51,7 @@ pub(crate) struct DeviceArgs {
     /// cpu, or cuda[:N] in a build that has it [default: cpu].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
-    /// f32 or bf16 [default: f32 on the CPU].
+    /// What weights are held as: f32, bf16, or on the CPU the language model's in blocks of 8 or 4 bits, q8_0 or q4k [default: f32].
     #[arg(long, value_name = "DTYPE")]
     pub(crate) dtype: Option<String>,
     /// Threads of the CPU kernels [default: all cores].

@@ -46,7 +46,7 @@ pub(crate) const KEYS: [Key; 10] = [
     Key { name: "draft", env: "SPECTEMP_DRAFT", about: "draft model" },
     Key { name: "plan", env: "SPECTEMP_PLAN", about: "named settings of the loop" },
     Key { name: "device", env: "SPECTEMP_DEVICE", about: "cpu or cuda[:N]" },
-    Key { name: "dtype", env: "SPECTEMP_DTYPE", about: "f32 or bf16" },
+    Key { name: "dtype", env: "SPECTEMP_DTYPE", about: "f32, bf16, q8_0 or q4k" },
     Key { name: "threads", env: "SPECTEMP_THREADS", about: "threads of the CPU kernels" },
     Key { name: "concurrency", env: "SPECTEMP_CONCURRENCY", about: "jobs that run at once" },
     Key { name: "cache_bytes", env: "SPECTEMP_CACHE_BYTES", about: "limit of the caches on disk" },

@@ -1,4 +1,4 @@
-//! `spectemp bench model` without the rest of the program: `bench_model CACHE PYTHON|- THREADS REPEAT SIZE…`
+//! `spectemp bench model` without the rest of the program: `bench_model CACHE PYTHON|- THREADS REPEAT DTYPE SIZE…`
 
 use std::path::PathBuf;
 
@@ -6,13 +6,14 @@ use spectemp_model::bench::{BenchOptions, run};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [cache, python, threads, repeat, sizes @ ..] = arguments.as_slice() else {
-        return Err("usage: bench_model CACHE PYTHON|- THREADS REPEAT SIZE…".into());
+    let [cache, python, threads, repeat, dtype, sizes @ ..] = arguments.as_slice() else {
+        return Err("usage: bench_model CACHE PYTHON|- THREADS REPEAT DTYPE SIZE…".into());
     };
     let options = BenchOptions {
         sizes: sizes.iter().map(|size| size.parse()).collect::<Result<_, _>>()?,
         threads: threads.parse()?,
         repeat: repeat.parse()?,
+        dtype: dtype.parse()?,
         cache: PathBuf::from(cache),
         python: (python != "-").then(|| PathBuf::from(python)),
     };

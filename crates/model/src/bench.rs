@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::ours::Ours;
 use self::peer::Peer;
 pub use self::sizes::Size;
-use crate::ModelError;
+use crate::{DTypeChoice, ModelError};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct BenchOptions {
     pub threads: usize,
     /// Timed rounds of each work, after one that warms up.
     pub repeat: u32,
+    /// In what type our weights are held; the peer's are f32.
+    pub dtype: DTypeChoice,
     /// Folder that keeps the checkpoints.
     pub cache: PathBuf,
     /// A Python with torch and transformers; without it only ours is measured.
@@ -161,6 +163,8 @@ pub struct Comparison {
 pub struct BenchReport {
     /// Threads of both sides.
     pub threads: usize,
+    /// In what type our weights are held.
+    pub dtype: String,
     /// Vector instructions that the kernels use here.
     pub instructions: String,
     /// The peer's versions, where there is one.
@@ -191,6 +195,7 @@ struct Run {
 pub fn run(options: &BenchOptions, progress: &mut dyn FnMut(&str)) -> Result<BenchReport, ModelError> {
     let mut report = BenchReport {
         threads: crate::kernels::Threads::new(options.threads).count(),
+        dtype: options.dtype.to_string(),
         instructions: crate::kernels::instructions().to_owned(),
         peer: None,
         models: Vec::new(),
@@ -200,7 +205,7 @@ pub fn run(options: &BenchOptions, progress: &mut dyn FnMut(&str)) -> Result<Ben
         let folder = options.cache.join(size.folder());
         progress(&format!("{size}: checkpoint in {}", folder.display()));
         sizes::prepare(size, &folder)?;
-        let mut ours = Ours::load(&folder, report.threads)?;
+        let mut ours = Ours::load(&folder, report.threads, options.dtype)?;
         report.models.push(size.shape());
         let mut peer = match &options.python {
             Some(python) => Some(Peer::start(python, &folder, report.threads)?),

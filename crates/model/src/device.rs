@@ -1,10 +1,12 @@
 //! Where and in what type a model computes, and the other choices of loading.
 
+use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{DType, Device};
 
 use crate::ModelError;
+use crate::kernels::BlockType;
 use crate::rope::PositionRule;
 
 /// Where to compute.
@@ -57,25 +59,72 @@ pub enum DTypeChoice {
     F32,
     /// bfloat16: half the memory, two to three digits.
     Bf16,
+    /// The language model's matrices in blocks of 8 bit numbers, a quarter of f32's memory; the rest as the files have it.
+    /// On the CPU only.
+    Q8_0,
+    /// As `Q8_0`, but of 4 bit numbers where rows are whole blocks of 256; the head stays of 8 bits.
+    Q4K,
+}
+
+impl DTypeChoice {
+    /// Its name, as it is parsed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4k",
+        }
+    }
+
+    /// Whether it makes whole numbers of floats.
+    pub fn quantizes(self) -> bool {
+        matches!(self, Self::Q8_0 | Self::Q4K)
+    }
+}
+
+impl fmt::Display for DTypeChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl FromStr for DTypeChoice {
     type Err = ModelError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "f32" | "float32" => Ok(Self::F32),
             "bf16" | "bfloat16" => Ok(Self::Bf16),
-            _ => Err(ModelError::Device(format!("dtype {text:?} is unknown: use f32 or bf16"))),
+            "q8_0" => Ok(Self::Q8_0),
+            "q4k" | "q4_k" => Ok(Self::Q4K),
+            _ => Err(ModelError::Device(format!("dtype {text:?} is unknown: use f32, bf16, q8_0 or q4k"))),
         }
     }
 }
 
-impl From<DTypeChoice> for DType {
+/// In what types a network's weights are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightTypes {
+    /// What is not quantised; none: bf16 where the files have it so, else f32.
+    pub plain: Option<DType>,
+    /// The matrices of the language model; none: they are not quantised.
+    pub blocks: Option<BlockType>,
+}
+
+impl From<DType> for WeightTypes {
+    fn from(dtype: DType) -> Self {
+        Self { plain: Some(dtype), blocks: None }
+    }
+}
+
+impl From<DTypeChoice> for WeightTypes {
     fn from(choice: DTypeChoice) -> Self {
         match choice {
-            DTypeChoice::F32 => Self::F32,
-            DTypeChoice::Bf16 => Self::BF16,
+            DTypeChoice::F32 => DType::F32.into(),
+            DTypeChoice::Bf16 => DType::BF16.into(),
+            DTypeChoice::Q8_0 => Self { plain: None, blocks: Some(BlockType::Q8_0) },
+            DTypeChoice::Q4K => Self { plain: None, blocks: Some(BlockType::Q4K) },
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Where the files of a checkpoint are: a folder in the Hugging Face layout, or bytes inside the program.
+//!
+//! A GGUF file may hold the language model's weights. All else (config, tokenizer, processor, templates) then lies beside
+//! it in the same layout, and so does the vision tower: in safetensors, or in llama.cpp's second file, `mmproj*.gguf`.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -13,6 +16,8 @@ use crate::ModelError;
 pub struct ModelFiles {
     name: String,
     place: Place,
+    /// The language model's weights, where they are no safetensors.
+    gguf: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -25,15 +30,24 @@ enum Place {
 const MAX_SMALL_FILE: u64 = 256 << 20;
 
 impl ModelFiles {
-    /// A folder; its path is the checkpoint's name.
+    /// A folder, or a GGUF file in one; the path is the checkpoint's name.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { name: path.display().to_string(), place: Place::Folder(path) }
+        let name = path.display().to_string();
+        let is_gguf = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) && !path.is_dir();
+        let file = path.file_name().map(|file| file.to_string_lossy().into_owned());
+        match (file, path.parent()) {
+            (Some(file), Some(folder)) if is_gguf => {
+                let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+                Self { name, place: Place::Folder(folder.to_owned()), gguf: Some(file) }
+            }
+            _ => Self { name, place: Place::Folder(path), gguf: None },
+        }
     }
 
     /// Files inside the program: relative names (`config.json`, `prompts/target.jinja`) and their bytes.
     pub fn embedded(name: &str, files: &'static [(&'static str, &'static [u8])]) -> Self {
-        Self { name: name.to_owned(), place: Place::Embedded(files) }
+        Self { name: name.to_owned(), place: Place::Embedded(files), gguf: None }
     }
 
     /// The same files under another name.
@@ -53,6 +67,37 @@ impl ModelFiles {
         match &self.place {
             Place::Folder(path) => Some(path),
             Place::Embedded(_) => None,
+        }
+    }
+
+    /// The GGUF file of the language model, where it is one.
+    pub(crate) fn gguf(&self) -> Option<&str> {
+        self.gguf.as_deref()
+    }
+
+    /// The GGUF file of the vision tower: the only one of its folder that is called mmproj.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`], and [`ModelError::Source`] where there are several.
+    pub(crate) fn vision_gguf(&self) -> Result<Option<String>, ModelError> {
+        let Some(folder) = self.path() else { return Ok(None) };
+        let read = |source| ModelError::Read { path: folder.to_owned(), source };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(read)? {
+            let name = entry.map_err(read)?.file_name().to_string_lossy().into_owned();
+            let plain = name.to_ascii_lowercase();
+            if plain.contains("mmproj") && plain.ends_with(".gguf") {
+                found.push(name);
+            }
+        }
+        found.sort_unstable();
+        match found.as_slice() {
+            [] | [_] => Ok(found.pop()),
+            several => {
+                let reason =
+                    format!("its folder has several vision towers, keep one: {}", several.join(", "));
+                Err(ModelError::Source { model: self.name.clone(), reason })
+            }
         }
     }
 

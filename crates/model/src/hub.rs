@@ -22,7 +22,7 @@ const COMPLETE: &str = ".spectemp-complete";
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
-    /// A folder in the Hugging Face layout.
+    /// A folder in the Hugging Face layout, or a GGUF file in one.
     Folder(PathBuf),
     /// `hf://owner/name` or `hf://owner/name@revision`.
     Hub {
@@ -175,10 +175,17 @@ pub fn is_wanted(name: &str) -> bool {
 }
 
 fn folder(path: &Path) -> Result<ModelFiles, ModelError> {
-    if path.join("config.json").is_file() {
-        return Ok(ModelFiles::folder(path));
+    let files = ModelFiles::folder(path);
+    if files.path().is_some_and(|folder| folder.join("config.json").is_file()) {
+        return Ok(files);
     }
-    let reason = if path.is_dir() { "the folder has no config.json" } else { "there is no such folder" };
+    let reason = match () {
+        () if files.gguf().is_some() && path.is_file() => {
+            "no config.json lies beside it: put the small files of the Hugging Face checkpoint there"
+        }
+        () if path.is_dir() => "the folder has no config.json",
+        () => "there is no such folder",
+    };
     Err(ModelError::Source { model: path.display().to_string(), reason: reason.to_owned() })
 }
 

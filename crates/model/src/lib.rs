@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod files;
 mod generate;
+mod gguf;
 mod golden;
 pub mod hub;
 pub mod kernels;
@@ -34,7 +35,7 @@ mod vlm;
 pub mod weights;
 mod window;
 
-pub use device::{DTypeChoice, DeviceChoice, LoadOptions};
+pub use device::{DTypeChoice, DeviceChoice, LoadOptions, WeightTypes};
 pub use error::ModelError;
 pub use files::ModelFiles;
 pub use tokenizer::Tokenizer;

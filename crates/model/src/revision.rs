@@ -5,22 +5,21 @@
 //! that the sample tells them apart; a change of a few single weights in a large file may go unseen.
 
 use crate::ModelError;
+use crate::device::DTypeChoice;
 use crate::files::ModelFiles;
-use crate::weights::weight_files;
+use crate::weights::{open_weights, weight_files};
 
 const WHOLE: u64 = 64 << 20;
 const STRETCH: u64 = 64 << 10;
 const STRETCHES: u64 = 64;
 
-/// The first 16 hexadecimal digits of the hash.
-pub(crate) fn revision(files: &ModelFiles) -> Result<String, ModelError> {
+/// The first 16 hexadecimal digits of the hash; weights that are quantised as they are loaded have `+q8_0` or `+q4k` after it.
+pub(crate) fn revision(files: &ModelFiles, dtype: DTypeChoice) -> Result<String, ModelError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&files.require("config.json")?);
     let mut buffer = vec![0; STRETCH as usize];
     for name in weight_files(files)? {
-        let Some(blob) = files.open(&name)? else {
-            return Err(ModelError::Missing { model: files.name().to_owned(), file: name });
-        };
+        let blob = open_weights(files, &name)?;
         let size = blob.len();
         hasher.update(name.as_bytes()).update(&size.to_le_bytes());
         let step = if size <= WHOLE { STRETCH } else { size / STRETCHES };
@@ -32,5 +31,6 @@ pub(crate) fn revision(files: &ModelFiles) -> Result<String, ModelError> {
             at += step;
         }
     }
-    Ok(hasher.finalize().to_hex()[..16].to_owned())
+    let quantized = if dtype.quantizes() { format!("+{dtype}") } else { String::new() };
+    Ok(format!("{}{quantized}", &hasher.finalize().to_hex()[..16]))
 }

@@ -59,12 +59,7 @@ impl TextModel {
     pub(crate) fn load(config: &Config, loader: &Loader<'_>) -> Result<Self, ModelError> {
         let text = &config.text;
         let (vocab, hidden) = (text.vocab_size, text.hidden_size);
-        let embed_tokens = Arc::new(loader.matrix("model.embed_tokens.weight", vocab, hidden)?);
-        let lm_head = if config.tie_word_embeddings {
-            Arc::clone(&embed_tokens)
-        } else {
-            Arc::new(loader.matrix("lm_head.weight", vocab, hidden)?)
-        };
+        let (embed_tokens, lm_head) = loader.table_and_head(config.tie_word_embeddings, vocab, hidden)?;
         let layers = (0..text.num_hidden_layers)
             .map(|number| Layer::load(text, number, loader))
             .collect::<Result<_, _>>()?;

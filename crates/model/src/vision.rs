@@ -43,7 +43,7 @@ impl VisionTower {
             blocks,
             merger: Merger::load(config, loader)?,
             device: loader.device.clone(),
-            dtype: if loader.device.is_cpu() { DType::F32 } else { loader.dtype },
+            dtype: loader.vector_dtype(),
             threads: loader.threads.clone(),
         })
     }
@@ -130,8 +130,8 @@ impl PatchEmbed {
         let kernel = loader.weights.values("visual.patch_embed.proj.weight", &shape)?;
         let kernel = Tensor::from_vec(kernel, &shape, &Device::Cpu)?;
         let linear = |weight: Tensor| -> Result<Linear, ModelError> {
-            let weight =
-                weight.flatten_from(1)?.contiguous()?.to_device(loader.device)?.to_dtype(loader.dtype)?;
+            let dtype = loader.types.plain.unwrap_or(DType::F32);
+            let weight = weight.flatten_from(1)?.contiguous()?.to_device(loader.device)?.to_dtype(dtype)?;
             Ok(Linear::new(loader.threads, &[Part { weight: &weight, bias: None }])?)
         };
         Ok(Self { image: linear(kernel.sum(2)?)?, video: linear(kernel)? })

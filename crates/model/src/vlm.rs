@@ -61,7 +61,10 @@ impl QwenVlm {
             patch: config.vision.patch_size,
         };
         let card = ModelCard {
-            revision: ModelRevision { name: files.name().to_owned(), revision: revision(files)? },
+            revision: ModelRevision {
+                name: files.name().to_owned(),
+                revision: revision(files, options.dtype)?,
+            },
             pixels: maker.processor.pixels,
             templates: PromptTemplates {
                 target: files.read_text("prompts/target.jinja")?,
@@ -72,8 +75,7 @@ impl QwenVlm {
         };
         let device = options.device.open()?;
         let threads = Threads::new(options.threads.unwrap_or(0));
-        let network =
-            Network::load(&config, &Weights::open(files)?, &device, options.dtype.into(), &threads)?;
+        let network = Network::load(&config, &Weights::open(files)?, &device, options.dtype, &threads)?;
         let generator = Generator {
             eos: end_tokens(files, &config)?,
             context_tokens: config.text.max_position_embeddings,

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use spectemp_model::DTypeChoice;
 use spectemp_model::bench::{self, BenchOptions, BenchReport, BenchRow, Size, Work};
 
 use super::origin::Origin;
@@ -27,6 +28,9 @@ pub(crate) struct ModelBench {
     /// Timed runs of each work, ours and the peer's in turns, after one that warms up.
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
+    /// What our weights are held as: f32, bf16, q8_0 or q4k; the peer's are f32.
+    #[arg(long, default_value_t = DTypeChoice::F32, value_name = "DTYPE")]
+    dtype: DTypeChoice,
     /// Folder that keeps the checkpoints [default: spectemp/bench in the platform's cache folder].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -47,6 +51,7 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
         sizes: arguments.sizes.clone(),
         threads: arguments.threads,
         repeat: arguments.repeat,
+        dtype: arguments.dtype,
         cache: arguments.cache.clone().map_or_else(super::default_cache, Ok)?,
         python: arguments.python.clone(),
     };

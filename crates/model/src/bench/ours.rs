@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::{Run, Work};
-use crate::ModelError;
 use crate::config::Config;
 use crate::files::ModelFiles;
 use crate::kernels::Threads;
@@ -15,6 +14,7 @@ use crate::network::Network;
 use crate::rope::Grid;
 use crate::text::Rows;
 use crate::weights::Weights;
+use crate::{DTypeChoice, ModelError};
 
 /// Every so many logits are compared.
 const SAMPLE: usize = 101;
@@ -26,13 +26,13 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    pub(super) fn load(folder: &Path, threads: usize) -> Result<Self, ModelError> {
+    pub(super) fn load(folder: &Path, threads: usize, dtype: DTypeChoice) -> Result<Self, ModelError> {
         let files = ModelFiles::folder(folder);
         let path = folder.join("config.json");
         let config = std::fs::read(&path).map_err(|source| ModelError::Read { path, source })?;
         let config = Config::parse(&config)?;
         let threads = Threads::new(threads);
-        let network = Network::load(&config, &Weights::open(&files)?, &Device::Cpu, DType::F32, &threads)?;
+        let network = Network::load(&config, &Weights::open(&files)?, &Device::Cpu, dtype, &threads)?;
         Ok(Self { network, context: None })
     }
 

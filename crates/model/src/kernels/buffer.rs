@@ -19,6 +19,7 @@ pub(super) struct Buffer<T: Plain> {
 pub(super) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
 impl Plain for u16 {}
+impl Plain for u8 {}
 
 impl<T: Plain> Buffer<T> {
     #[expect(unsafe_code, reason = "aligned memory comes from the allocator's raw interface")]

@@ -1,8 +1,11 @@
 //! Products with a weight matrix: `x · Wᵀ + bias`.
 
-use candle_core::{D, DType, Result, Tensor, bail};
+use std::ops::Range;
+
+use candle_core::{D, DType, Error, Result, Tensor, bail};
 
 use super::product::Packed;
+use super::quantized::{BlockType, PartShape, Quantized};
 use super::tensor::{from_f32, with_f32, with_values};
 use super::{Threads, fallback};
 
@@ -15,9 +18,40 @@ pub struct Part<'a> {
     pub bias: Option<&'a Tensor>,
 }
 
+/// One weight matrix in blocks, of those that a [`Linear`] stacks.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizedPart<'a> {
+    /// The weight.
+    pub weight: QuantizedWeight<'a>,
+    /// `[out]`.
+    pub bias: Option<&'a Tensor>,
+}
+
+/// A weight that is held in blocks of small integers.
+#[derive(Clone, Copy, Debug)]
+pub enum QuantizedWeight<'a> {
+    /// Floats that are quantised, as candle does it.
+    Floats {
+        /// `[out, in]`, on the CPU.
+        values: &'a Tensor,
+        /// What they become; `q8_0` where rows are no whole blocks of it.
+        kind: BlockType,
+    },
+    /// A file's blocks, used as they are.
+    Blocks {
+        /// Row by row.
+        bytes: &'a [u8],
+        /// Their type.
+        kind: BlockType,
+        /// Rows.
+        outputs: usize,
+    },
+}
+
 /// A linear layer, or several that read the same input stacked into one.
 ///
-/// On the CPU weights are f32, or bf16 where all parts are: then they are widened as they are read, and activations stay f32.
+/// On the CPU weights are f32, or bf16 where all parts are: then they are widened as they are read, and activations stay f32;
+/// or blocks of small integers, where activations are quantised to 8 bits in each call.
 #[derive(Debug)]
 pub struct Linear {
     threads: Threads,
@@ -27,6 +61,7 @@ pub struct Linear {
 #[derive(Debug)]
 enum Weights {
     Packed(Packed),
+    Quantized(Quantized),
     Tensors { weight: Tensor, bias: Option<Tensor> },
 }
 
@@ -41,6 +76,18 @@ impl Linear {
         Ok(Self { threads: threads.clone(), weights })
     }
 
+    /// Packs parts in blocks, whose rows of `inputs` weights are stacked in the order given. Computes on the CPU.
+    ///
+    /// # Errors
+    /// Where there is no part, or rows are no whole blocks of 32.
+    pub fn quantized(threads: &Threads, inputs: usize, parts: &[QuantizedPart<'_>]) -> Result<Self> {
+        if parts.is_empty() {
+            bail!("a linear layer of no parts");
+        }
+        let weights = Weights::Quantized(pack_blocks(threads, inputs, parts)?);
+        Ok(Self { threads: threads.clone(), weights })
+    }
+
     /// `[.., in]` becomes `[.., out]`.
     ///
     /// # Errors
@@ -49,17 +96,11 @@ impl Linear {
         if x.dim(D::Minus1)? != self.in_features() {
             bail!("a linear layer of {} inputs was given rows of {:?}", self.in_features(), x.dims());
         }
-        let packed = match &self.weights {
-            Weights::Packed(packed) => packed,
-            Weights::Tensors { weight, bias } => return fallback::linear(x, weight, bias.as_ref()),
-        };
-        let mut shape = x.dims().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = packed.outputs;
+        match &self.weights {
+            Weights::Packed(packed) => on_rows(x, packed.outputs, |x| packed.product(&self.threads, x)),
+            Weights::Quantized(packed) => on_rows(x, packed.outputs, |x| packed.product(&self.threads, x)),
+            Weights::Tensors { weight, bias } => fallback::linear(x, weight, bias.as_ref()),
         }
-        let wide = x.to_dtype(DType::F32)?;
-        let out = with_f32(&wide, |x| Ok(packed.product(&self.threads, x)))?;
-        from_f32(out, &shape)?.to_dtype(x.dtype())
     }
 
     /// Rows of the weight: `[ids, in]`, what an embedding looks up. f32 on the CPU.
@@ -72,12 +113,19 @@ impl Linear {
         }
         match &self.weights {
             Weights::Tensors { weight, .. } => weight.index_select(&Tensor::new(ids, weight.device())?, 0),
-            Weights::Packed(packed) => {
-                let mut rows = vec![0.0; ids.len() * packed.inputs];
-                for (id, row) in ids.iter().zip(rows.chunks_exact_mut(packed.inputs)) {
-                    packed.row(*id as usize, row);
-                }
-                from_f32(rows, &[ids.len(), packed.inputs])
+            Weights::Packed(packed) => look_up(ids, packed.inputs, |id, row| packed.row(id, row)),
+            Weights::Quantized(packed) => look_up(ids, packed.inputs, |id, row| packed.row(id, row)),
+        }
+    }
+
+    /// Bytes of the weights, as they are held.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Packed(packed) => packed.bytes(),
+            Weights::Quantized(packed) => packed.bytes(),
+            Weights::Tensors { weight, bias } => {
+                let of = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+                of(weight) + bias.as_ref().map_or(0, of)
             }
         }
     }
@@ -86,6 +134,7 @@ impl Linear {
     pub fn in_features(&self) -> usize {
         match &self.weights {
             Weights::Packed(packed) => packed.inputs,
+            Weights::Quantized(packed) => packed.inputs,
             Weights::Tensors { weight, .. } => weight.dims()[1],
         }
     }
@@ -94,7 +143,83 @@ impl Linear {
     pub fn out_features(&self) -> usize {
         match &self.weights {
             Weights::Packed(packed) => packed.outputs,
+            Weights::Quantized(packed) => packed.outputs,
             Weights::Tensors { weight, .. } => weight.dims()[0],
+        }
+    }
+}
+
+/// Applies a product of ours to `[.., in]`: `[.., outputs]` of the same type.
+fn on_rows(x: &Tensor, outputs: usize, product: impl FnOnce(&[f32]) -> Vec<f32>) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = outputs;
+    }
+    let out = with_f32(&x.to_dtype(DType::F32)?, |x| Ok(product(x)))?;
+    from_f32(out, &shape)?.to_dtype(x.dtype())
+}
+
+/// `[ids, inputs]`, each row written by `row`.
+fn look_up(ids: &[u32], inputs: usize, row: impl Fn(usize, &mut [f32])) -> Result<Tensor> {
+    let mut rows = vec![0.0; ids.len() * inputs];
+    for (id, values) in ids.iter().zip(rows.chunks_exact_mut(inputs)) {
+        row(*id as usize, values);
+    }
+    from_f32(rows, &[ids.len(), inputs])
+}
+
+/// A part's bias as f32, checked to be one per output.
+fn with_bias(bias: Option<&Tensor>, outputs: usize, set: impl FnOnce(&[f32])) -> Result<()> {
+    let Some(bias) = bias else { return Ok(()) };
+    if bias.dims() != [outputs] {
+        bail!("a linear layer of {outputs} outputs has a bias of {:?}", bias.dims());
+    }
+    with_f32(&bias.to_dtype(DType::F32)?, |values| {
+        set(values);
+        Ok(())
+    })
+}
+
+fn pack_blocks(threads: &Threads, inputs: usize, parts: &[QuantizedPart<'_>]) -> Result<Quantized> {
+    let shapes = parts.iter().map(|part| part.weight.shape(inputs)).collect::<Result<Vec<_>>>()?;
+    let mut packed = Quantized::zeros(inputs, &shapes)?;
+    for (number, (part, PartShape { kind, outputs })) in parts.iter().zip(shapes).enumerate() {
+        let row_bytes = inputs / kind.weights() * kind.bytes();
+        packed.fill(threads, number, &|rows: Range<usize>| match part.weight {
+            QuantizedWeight::Floats { values, .. } => {
+                kind.quantize(&values.narrow(0, rows.start, rows.len())?)
+            }
+            QuantizedWeight::Blocks { bytes, .. } => {
+                Ok(bytes[rows.start * row_bytes..rows.end * row_bytes].to_vec())
+            }
+        })?;
+        with_bias(part.bias, outputs, |values| packed.set_bias(number, values))?;
+    }
+    Ok(packed)
+}
+
+impl QuantizedWeight<'_> {
+    fn shape(&self, inputs: usize) -> Result<PartShape> {
+        match *self {
+            Self::Floats { values, kind } => {
+                let (outputs, columns) = values.dims2()?;
+                if columns != inputs {
+                    bail!("stacked linear layers have {inputs} and {columns} inputs");
+                }
+                let kind = kind.fitting(inputs).ok_or_else(|| {
+                    Error::msg(format!(
+                        "rows of {inputs} weights are no whole blocks of 32: use --dtype f32 or bf16"
+                    ))
+                })?;
+                Ok(PartShape { kind, outputs })
+            }
+            Self::Blocks { bytes, kind, outputs } => {
+                let wanted = (inputs / kind.weights() * kind.bytes()).checked_mul(outputs);
+                if wanted != Some(bytes.len()) {
+                    bail!("{} bytes of blocks for {outputs} rows of {inputs} weights", bytes.len());
+                }
+                Ok(PartShape { kind, outputs })
+            }
         }
     }
 }
@@ -119,15 +244,7 @@ fn pack(parts: &[Part<'_>]) -> Result<Weights> {
             Ok(())
         })?;
         let rows = part.weight.dim(0)?;
-        if let Some(bias) = part.bias {
-            if bias.dims() != [rows] {
-                bail!("a linear layer of {rows} outputs has a bias of {:?}", bias.dims());
-            }
-            with_f32(&bias.to_dtype(DType::F32)?, |values| {
-                packed.set_bias(first, values);
-                Ok(())
-            })?;
-        }
+        with_bias(part.bias, rows, |values| packed.set_bias(first, values))?;
         first += rows;
     }
     Ok(Weights::Packed(packed))

@@ -4,6 +4,7 @@
 //! devices it falls back to candle's operations (`fallback`), which are also what the tests compare with.
 //! The CPU code computes each output element by one fixed sequence of additions that depends neither on the number
 //! of rows in a call nor on the number of threads: prefill in one piece, in pieces, or token by token gives the same bits.
+//! With weights in blocks (`quantized`) each row of activations is quantised by itself, so the rule holds there too.
 
 mod activation;
 mod attention;
@@ -16,6 +17,7 @@ mod math;
 mod norm;
 mod panels;
 mod product;
+mod quantized;
 mod rotary;
 mod tensor;
 #[cfg(test)]
@@ -27,7 +29,8 @@ pub use activation::{gelu, silu_mul};
 pub use attention::{Heads, causal_attention, segment_attention};
 pub use cache::KvCache;
 pub use dispatch::instructions;
-pub use linear::{Linear, Part};
+pub use linear::{Linear, Part, QuantizedPart, QuantizedWeight};
 pub use norm::{add_rms_norm, rms_norm};
+pub use quantized::BlockType;
 pub use rotary::Rotary;
 pub use threads::Threads;

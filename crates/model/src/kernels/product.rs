@@ -78,6 +78,15 @@ impl Packed {
         }
     }
 
+    /// Bytes of the packed weight.
+    pub(super) fn bytes(&self) -> usize {
+        let weights = match &self.panels {
+            Panels::F32(values) => size_of_val(&**values),
+            Panels::Bf16(values) => size_of_val(&**values),
+        };
+        weights + size_of_val(&*self.bias)
+    }
+
     /// `[rows][inputs]` becomes `[rows][outputs]`.
     #[expect(unsafe_code, reason = "the result is written by tiles")]
     pub(super) fn product(&self, threads: &Threads, x: &[f32]) -> Vec<f32> {

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Values in -1..1 that repeat from run to run.
-fn tensor(shape: &[usize], seed: u64) -> Tensor {
+pub(super) fn tensor(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -21,7 +21,7 @@ fn tensor(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-fn values(x: &Tensor) -> Vec<f32> {
+pub(super) fn values(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -35,7 +35,7 @@ fn assert_near(ours: &Tensor, theirs: &Tensor, tolerance: f32) {
     }
 }
 
-fn assert_bits(a: &Tensor, b: &Tensor) {
+pub(super) fn assert_bits(a: &Tensor, b: &Tensor) {
     assert_eq!(a.dims(), b.dims());
     // Equality of floats, not of their bits: a sum may end in a zero of either sign.
     assert!(values(a) == values(b), "results differ");

@@ -98,27 +98,58 @@ impl Tile {
     /// As for [`Tile::compute`], but `out` and, unless `init_is_whole`, `init` have rows of `columns` values.
     #[expect(unsafe_code, reason = "tiles are addressed by pointers")]
     pub(super) unsafe fn compute_edge(&self, columns: usize, init_is_whole: bool) {
-        let mut square = [0.0_f32; ROWS * PANEL];
-        let mut tile = *self;
-        if !init_is_whole {
-            for row in 0..self.rows {
-                // SAFETY: `columns` values exist there, and the square has room for ROWS rows.
-                unsafe {
-                    let from = self.init.add(row * self.init_stride);
-                    from.copy_to_nonoverlapping(square.as_mut_ptr().add(row * PANEL), columns);
-                }
-            }
-            (tile.init, tile.init_stride) = (square.as_ptr(), PANEL);
+        let Self { init, init_stride, out, out_stride, .. } = *self;
+        let sums = Sums { init, init_stride, out, out_stride };
+        // SAFETY: the caller's promise; the sums that the tile gets are whole.
+        unsafe {
+            at_edge(sums, (self.rows, columns), init_is_whole, |sums| {
+                let Sums { init, init_stride, out, out_stride } = sums;
+                Self { init, init_stride, out, out_stride, ..*self }.compute();
+            });
         }
-        (tile.out, tile.out_stride) = (square.as_mut_ptr(), PANEL);
-        // SAFETY: out, and init where it was cut, are now the square.
-        unsafe { tile.compute() };
-        for row in 0..self.rows {
-            // SAFETY: as above.
+    }
+}
+
+/// Where a tile's sums start and where they go, rows of 32 values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums {
+    pub(super) init: *const f32,
+    pub(super) init_stride: usize,
+    pub(super) out: *mut f32,
+    pub(super) out_stride: usize,
+}
+
+/// Lets `compute` work on whole rows where only the first `columns` of 32 exist.
+///
+/// # Safety
+/// `out` and, unless `init_is_whole`, `init` have `rows` rows, at most [`ROWS`], of `columns` values; `out` overlaps no
+/// other call's. `compute` reads and writes `rows` rows of what it is given.
+#[expect(unsafe_code, reason = "tiles are addressed by pointers")]
+pub(super) unsafe fn at_edge(
+    sums: Sums,
+    (rows, columns): (usize, usize),
+    init_is_whole: bool,
+    compute: impl FnOnce(Sums),
+) {
+    let mut square = [0.0_f32; ROWS * PANEL];
+    let mut whole = sums;
+    if !init_is_whole {
+        for row in 0..rows {
+            // SAFETY: `columns` values exist there, and the square has room for ROWS rows.
             unsafe {
-                let to = self.out.add(row * self.out_stride);
-                to.copy_from_nonoverlapping(square.as_ptr().add(row * PANEL), columns);
+                let from = sums.init.add(row * sums.init_stride);
+                from.copy_to_nonoverlapping(square.as_mut_ptr().add(row * PANEL), columns);
             }
+        }
+        (whole.init, whole.init_stride) = (square.as_ptr(), PANEL);
+    }
+    (whole.out, whole.out_stride) = (square.as_mut_ptr(), PANEL);
+    compute(whole);
+    for row in 0..rows {
+        // SAFETY: as above.
+        unsafe {
+            let to = sums.out.add(row * sums.out_stride);
+            to.copy_from_nonoverlapping(square.as_ptr().add(row * PANEL), columns);
         }
     }
 }

@@ -4,6 +4,8 @@
 
 mod broken;
 mod generation;
+mod gguf;
+mod gguf_file;
 mod golden;
 mod hub;
 mod network;

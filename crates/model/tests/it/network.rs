@@ -50,7 +50,7 @@ fn several_images_in_one_call_are_as_one_by_one() {
 }
 
 /// Logits of all of `ids[from..]` after what the cache holds.
-fn run(network: &Network, ids: &[u32], from: usize, cache: &mut Cache) -> Tensor {
+pub(crate) fn run(network: &Network, ids: &[u32], from: usize, cache: &mut Cache) -> Tensor {
     let positions: Vec<_> = (from as u32..ids.len() as u32).map(|at| [at; 3]).collect();
     let x = network.text.embed(&ids[from..]).expect("embeddings");
     let rotary = network.text.rotary(&positions).expect("tables");
@@ -58,7 +58,7 @@ fn run(network: &Network, ids: &[u32], from: usize, cache: &mut Cache) -> Tensor
     network.text.logits(&hidden).expect("logits")
 }
 
-fn ids(count: u32, seed: u32) -> Vec<u32> {
+pub(crate) fn ids(count: u32, seed: u32) -> Vec<u32> {
     (0..count).map(|i| (i * 37 + seed * 101 + i * i) % 400).collect()
 }
 

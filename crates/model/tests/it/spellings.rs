@@ -98,7 +98,7 @@ fn half_precision_files_load_as_f32() {
         *tensor = tensor.to_dtype(dtype).expect("converts");
     }
     candle_core::safetensors::save(&all, folder.path().join("model.safetensors")).expect("writable");
-    let options = CheckOptions { load: options(), tolerance: 0.1 };
+    let options = CheckOptions { load: options(), tolerance: Some(0.1) };
     let goldens = [data("tied/text_only.safetensors")];
     let report = run(&ModelFiles::folder(folder.path()), &goldens, &options).expect("loads");
     let logits = report.files[0].stages.iter().find(|stage| stage.stage == "logits").expect("compared");
