@@ -42,7 +42,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     golden: Vec<PathBuf>,
     /// Largest relative error, max|a-b| / max|b|, of any stage [default: 1e-4, and more for the language model's stages where its
-    /// weights are coarser: bf16 and q8_0 0.05, q4k 0.25].
+    /// weights are coarser: bf16 and q8_0 0.15, q4k 0.3].
     #[arg(long, value_name = "X")]
     tolerance: Option<f64>,
     /// One JSON object.

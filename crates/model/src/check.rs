@@ -40,10 +40,10 @@ impl CheckOptions {
         const EXACT: f64 = 1e-4;
         let (vision, language) = match self.load.dtype {
             DTypeChoice::F32 => (EXACT, EXACT),
-            DTypeChoice::Bf16 => (0.05, 0.05),
+            DTypeChoice::Bf16 => (0.15, 0.15),
             // The vision tower is not quantised.
-            DTypeChoice::Q8_0 => (EXACT, 0.05),
-            DTypeChoice::Q4K => (EXACT, 0.25),
+            DTypeChoice::Q8_0 => (EXACT, 0.15),
+            DTypeChoice::Q4K => (EXACT, 0.3),
         };
         let of = |usual| self.tolerance.unwrap_or(usual);
         Tolerances { vision: of(vision), language: of(language) }

@@ -1,9 +1,9 @@
 //! Every stage against the reference implementation's tensors.
 
-use spectemp_model::ModelFiles;
 use spectemp_model::check::{CheckOptions, CheckReport, run};
 use spectemp_model::config::Config;
 use spectemp_model::rope::{Grid, PositionRule, PositionSettings, VisualSpan, next_position, positions};
+use spectemp_model::{DTypeChoice, LoadOptions, ModelFiles};
 
 use crate::support::{data, options};
 
@@ -65,6 +65,36 @@ fn every_stage_of_the_tied_checkpoint_agrees() {
     let report = check("tied", &["text_only", "one_image"]);
     assert_eq!(compared(&report, "vision_embeds"), 1);
     assert_eq!(compared(&report, "greedy"), 2);
+}
+
+/// The largest error of a stage over all files.
+fn largest(report: &CheckReport, stage: &str) -> f64 {
+    let stages = report.files.iter().flat_map(|file| &file.stages).filter(|s| s.stage == stage);
+    stages.filter_map(|stage| stage.error).fold(0.0, f64::max)
+}
+
+#[test]
+fn quantised_loads_are_within_their_tolerances_and_their_vision_is_exact() {
+    let cases = ["text_only", "one_image", "three_images", "multiturn", "video_spg1.0"];
+    let goldens: Vec<_> = cases.iter().map(|case| data(&format!("untied/{case}.safetensors"))).collect();
+    for dtype in [DTypeChoice::Q8_0, DTypeChoice::Q4K, DTypeChoice::Bf16] {
+        let options = CheckOptions { load: LoadOptions { dtype, ..options() }, tolerance: None };
+        let report = run(&ModelFiles::folder(data("untied/model")), &goldens, &options).expect("it loads");
+        let [first, last, logits] = ["hidden_first", "hidden_last", "logits"].map(|s| largest(&report, s));
+        eprintln!("{dtype}: first layer {first:.1e}, last {last:.1e}, logits {logits:.1e}");
+        assert!(report.passed, "{dtype}: {:?}", report.files);
+        assert!(logits > 1e-4, "{dtype}: {logits} is what f32 gives");
+        if dtype.quantizes() {
+            assert!(largest(&report, "vision_embeds") < 1e-4);
+        }
+        let greedy = report.files[0].stages.iter().find(|stage| stage.stage == "greedy").expect("compared");
+        assert!(greedy.tolerance.is_none() && greedy.note.contains(dtype.name()), "{greedy:?}");
+    }
+    // A tolerance that is asked for holds for all stages.
+    let load = LoadOptions { dtype: DTypeChoice::Q8_0, ..options() };
+    let options = CheckOptions { load, tolerance: Some(1e-6) };
+    let report = run(&ModelFiles::folder(data("untied/model")), &goldens[..1], &options).expect("it loads");
+    assert!(!report.passed);
 }
 
 #[test]

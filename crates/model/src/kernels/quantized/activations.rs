@@ -6,20 +6,19 @@
 use super::super::Threads;
 use super::super::dispatch::vectorised;
 use super::BLOCK;
-use super::tile::ROWS;
 
 /// Words of a row's block.
 pub(super) const WORDS: usize = 2 + BLOCK / 4;
 /// Rows below so many values are packed by the calling thread alone.
 const ALONE: usize = 1 << 15;
 
-/// Packs `[rows][inputs]` in tiles of [`ROWS`], the last one with what is left.
-pub(super) fn pack(threads: &Threads, x: &[f32], inputs: usize) -> Vec<i32> {
+/// Packs `[rows][inputs]` in tiles of `tile_rows`, the last one with what is left.
+pub(super) fn pack(threads: &Threads, x: &[f32], inputs: usize, tile_rows: usize) -> Vec<i32> {
     let mut packed = vec![0; x.len() / BLOCK * WORDS];
-    let mut tiles: Vec<&mut [i32]> = packed.chunks_mut(ROWS * inputs / BLOCK * WORDS).collect();
+    let mut tiles: Vec<&mut [i32]> = packed.chunks_mut(tile_rows * inputs / BLOCK * WORDS).collect();
     let pack = |index: usize, tile: &mut &mut [i32]| {
-        let from = index * ROWS * inputs;
-        pack_tile(&x[from..x.len().min(from + ROWS * inputs)], inputs, tile);
+        let from = index * tile_rows * inputs;
+        pack_tile(&x[from..x.len().min(from + tile_rows * inputs)], inputs, tile);
     };
     if x.len() < ALONE {
         tiles.iter_mut().enumerate().for_each(|(index, tile)| pack(index, tile));

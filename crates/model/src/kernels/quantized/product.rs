@@ -141,14 +141,16 @@ impl Quantized {
         if rows == 0 {
             return;
         }
-        let a = pack(threads, x, self.inputs);
+        let tiles = rows.div_ceil(ROWS);
+        // Tiles and blocks of equal size: eight rows as four and four, and threads end together.
+        let tile_rows = rows.div_ceil(tiles);
+        let tiles = rows.div_ceil(tile_rows);
+        let blocks = tiles.div_ceil(TILE_BLOCK);
+        let tile_block = tiles.div_ceil(blocks);
+        let a = pack(threads, x, self.inputs, tile_rows);
         let groups: Vec<Group<'_>> =
             self.parts.iter().flat_map(|part| part.groups(threads.count())).collect();
-        let tiles = rows.div_ceil(ROWS);
-        let blocks = tiles.div_ceil(TILE_BLOCK);
-        // Blocks of equal size, so that threads end together.
-        let tile_block = tiles.div_ceil(blocks);
-        let call = Call { a: &a, inputs: self.inputs, outputs: self.outputs, rows, out };
+        let call = Call { a: &a, inputs: self.inputs, outputs: self.outputs, rows, tile_rows, out };
         threads.run(blocks * groups.len(), &|task| {
             let (block, group) = (task / groups.len(), &groups[task % groups.len()]);
             call.group(group, block * tile_block..((block + 1) * tile_block).min(tiles));
@@ -180,6 +182,8 @@ struct Call<'a> {
     inputs: usize,
     outputs: usize,
     rows: usize,
+    /// Rows of a tile; the last may have fewer.
+    tile_rows: usize,
     out: Target<'a>,
 }
 
@@ -191,7 +195,7 @@ impl Call<'_> {
         for first in (0..blocks).step_by(step) {
             for panel in group.panels.clone() {
                 for tile in tiles.clone() {
-                    self.piece(group.part, panel, tile * ROWS, first..blocks.min(first + step));
+                    self.piece(group.part, panel, tile * self.tile_rows, first..blocks.min(first + step));
                 }
             }
         }
@@ -200,7 +204,7 @@ impl Call<'_> {
     /// Some terms of one tile of rows, from `first_row` on, and one panel.
     #[expect(unsafe_code, reason = "tiles are addressed by pointers")]
     fn piece(&self, part: &Packed, panel: usize, first_row: usize, blocks: Range<usize>) {
-        let rows = ROWS.min(self.rows - first_row);
+        let rows = self.tile_rows.min(self.rows - first_row);
         let column = panel * PANEL;
         let columns = PANEL.min(part.outputs - column);
         let to = self.out.address(first_row * self.outputs + part.first + column);

@@ -41,7 +41,7 @@ fn compute(codes: &Codes, kind: BlockType, rows: usize) -> Vec<f32> {
         kind.set_column(&mut panel, column, &bytes);
     }
     let x: Vec<f32> = (0..rows * INPUTS).map(|at| ((at * 7919 % 257) as f32 - 128.0) / 9.0).collect();
-    let a = pack(&Threads::new(1), &x, INPUTS);
+    let a = pack(&Threads::new(1), &x, INPUTS, rows);
     assert_eq!(a.len(), rows * INPUTS / BLOCK * WORDS);
     let bias: Vec<f32> = (0..PANEL).map(|column| column as f32).collect();
     let mut out = vec![f32::NAN; rows * PANEL];
@@ -72,7 +72,7 @@ fn all_codes_give_the_same_bits() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn rows_are_candles_dequantised_ones(kind in kinds(), blocks in 1_usize..4, outputs in 1_usize..70, seed: u64) {
