@@ -3,7 +3,8 @@
     model_hf.py FOLDER THREADS
 
 loads a Qwen2.5-VL checkpoint folder in f32 and answers requests, one JSON object per line on stdin and stdout:
-{"work": "vision", "frames": 10, "side": 224}, {"work": "prefill", "tokens": 512}, {"work": "decode", "tokens": 64, "context": 512}.
+{"work": "vision", "frames": 10, "side": 224}, {"work": "prefill", "tokens": 512},
+{"work": "decode", "tokens": 64, "context": 512, "batch": 8}, {"work": "questions", "count": 8, "tokens": 32, "ids": [[...], ...]}.
 An answer holds the seconds of one run and values to compare with. Inputs are the formulas of `crates/model/src/bench/ours.rs`.
 """
 
@@ -36,8 +37,8 @@ def since(start):
     return {"seconds": now[0] - start[0], "cpu_seconds": now[1] - start[1]}
 
 
-def token_ids(count):
-    return torch.tensor([[(i * 7919 + 13) % 997 for i in range(count)]])
+def token_ids(count, sequences=1):
+    return torch.tensor([[(i * 7919 + 13 + s * 101) % 997 for i in range(count)] for s in range(sequences)])
 
 
 def patches(count, values):
@@ -72,25 +73,46 @@ def prefill(tokens):
     return {**used, "values": out.logits[0, -1, ::101].tolist()}
 
 
-def decode(tokens, context):
-    if context not in CACHES:
-        CACHES[context] = run(token_ids(context)).past_key_values
-    past = CACHES[context]
+def greedy(token, past, tokens):
+    """Tokens one by one, of all sequences together: the last logits and the tokens of each sequence."""
+    chosen = []
+    for _ in range(tokens):
+        logits = run(token, past).logits[:, -1]
+        token = logits.argmax(-1, keepdim=True)
+        chosen.append(token)
+    return logits, torch.cat(chosen, 1)
+
+
+def decode(tokens, context, batch):
+    if (context, batch) not in CACHES:
+        CACHES.clear()
+        CACHES[context, batch] = run(token_ids(context, batch)).past_key_values
+    past = CACHES[context, batch]
     if past.get_seq_length() > context:
         past.crop(context - past.get_seq_length())
-    token = torch.tensor([[7]])
-    chosen = []
     start = clock()
-    for _ in range(tokens):
-        logits = run(token, past).logits[0, -1]
-        token = logits.argmax().reshape(1, 1)
-        chosen.append(int(token))
+    logits, chosen = greedy(torch.full((batch, 1), 7), past, tokens)
     used = since(start)
-    return {**used, "values": logits[::101].tolist(), "tokens": chosen}
+    return {**used, "values": logits[0, ::101].tolist(), "tokens": chosen.flatten().tolist()}
+
+
+def questions(count, context, tokens, ids):
+    """All prompts have the same length, so that the batch needs no padding."""
+    ids = torch.tensor(ids)
+    assert len(ids) == count, (len(ids), count)
+    start = clock()
+    out = run(ids)
+    token = out.logits[:, -1].argmax(-1, keepdim=True)
+    chosen = [token]
+    if tokens > 1:
+        chosen.append(greedy(token, out.past_key_values, tokens - 1)[1])
+    used = since(start)
+    return {**used, "values": [1.0], "tokens": torch.cat(chosen, 1).flatten().tolist()}
 
 
 def answer(request):
-    work = {"vision": vision, "prefill": prefill, "decode": decode}[request.pop("work")]
+    works = {"vision": vision, "prefill": prefill, "decode": decode, "questions": questions}
+    work = works[request.pop("work")]
     with torch.inference_mode():
         return work(**request)
 

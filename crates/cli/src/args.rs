@@ -57,4 +57,8 @@ pub(crate) struct DeviceArgs {
     /// Threads of the CPU kernels [default: all cores].
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Memory for the keys and values of running and kept contexts, such as 512M or 4G; what needs more is refused,
+    /// what does not fit now waits [default: a quarter of the free memory, at least 256M].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) kv_cache: Option<String>,
 }

@@ -40,7 +40,7 @@ pub(crate) struct Key {
 }
 
 /// All settings of the program.
-pub(crate) const KEYS: [Key; 10] = [
+pub(crate) const KEYS: [Key; 11] = [
     Key { name: "home", env: "SPECTEMP_HOME", about: "folder of ledger, objects and caches" },
     Key { name: "target", env: "SPECTEMP_TARGET", about: "target model" },
     Key { name: "draft", env: "SPECTEMP_DRAFT", about: "draft model" },
@@ -48,6 +48,11 @@ pub(crate) const KEYS: [Key; 10] = [
     Key { name: "device", env: "SPECTEMP_DEVICE", about: "cpu or cuda[:N]" },
     Key { name: "dtype", env: "SPECTEMP_DTYPE", about: "f32, bf16, q8_0 or q4k" },
     Key { name: "threads", env: "SPECTEMP_THREADS", about: "threads of the CPU kernels" },
+    Key {
+        name: "kv_cache",
+        env: "SPECTEMP_KV_CACHE",
+        about: "memory for keys and values, such as 4G; unset: a quarter of the free memory",
+    },
     Key { name: "concurrency", env: "SPECTEMP_CONCURRENCY", about: "jobs that run at once" },
     Key { name: "cache_bytes", env: "SPECTEMP_CACHE_BYTES", about: "limit of the caches on disk" },
     Key {

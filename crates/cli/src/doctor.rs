@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
+use spectemp_model::DeviceThread;
 use spectemp_store::{Home, StoreError};
 use spectemp_video::ffmpeg_support;
 
@@ -154,7 +155,8 @@ async fn models_found(args: &ModelArgs, context: &Context) -> Vec<Finding> {
         };
         let loaded = async {
             let options = models::load_options(&args.device, context)?;
-            models::open(models::locate(&name, context).await?, options).await
+            let device = DeviceThread::start(&options, None)?;
+            models::open(&device, models::locate(&name, context).await?, options).await
         };
         findings.push(match loaded.await {
             Ok(model) => {

@@ -13,6 +13,7 @@ mod context;
 mod database;
 mod demo;
 mod doctor;
+mod embeddings;
 mod frames;
 mod gc;
 mod index;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use spectemp_engine::Vlm;
 use spectemp_model::{
-    LoadOptions, ModelFiles, QwenVlm,
+    DeviceThread, LoadOptions, ModelFiles, QwenVlm,
     hub::{self, HubOptions, ModelSource},
 };
 use spectemp_store::Locations;
@@ -15,6 +15,7 @@ use spectemp_types::VideoUri;
 use crate::{
     args::{DeviceArgs, ModelArgs},
     context::Context,
+    embeddings,
     output::Usage,
 };
 
@@ -38,11 +39,12 @@ pub(crate) async fn load(
 ) -> anyhow::Result<LoadedModels> {
     let (target, draft) = named(args, needs_draft, context)?;
     let options = load_options(&args.device, context)?;
+    let device = start_device(&options, context)?;
     let files = locate(&target, context).await?;
-    let loaded_target = open(files, options.clone()).await?;
+    let loaded_target = open(&device, files, options.clone()).await?;
     let loaded_draft = match draft {
         Some(name) if name == target => Some(Arc::clone(&loaded_target)),
-        Some(name) => Some(open(locate(&name, context).await?, options).await?),
+        Some(name) => Some(open(&device, locate(&name, context).await?, options).await?),
         None => None,
     };
     Ok(LoadedModels { target: loaded_target, draft: loaded_draft })
@@ -75,13 +77,23 @@ pub(crate) fn named(
     Ok((target, draft))
 }
 
-/// Loads one model on a thread of its own.
-pub(crate) async fn open(files: ModelFiles, options: LoadOptions) -> anyhow::Result<Arc<dyn Vlm>> {
-    let loaded = tokio::task::spawn_blocking(move || QwenVlm::load(&files, &options)).await?;
+/// The thread that target and draft share, with what is kept on disk behind it.
+pub(crate) fn start_device(options: &LoadOptions, context: &Context) -> anyhow::Result<Arc<DeviceThread>> {
+    Ok(DeviceThread::start(options, embeddings::tier(context)?)?)
+}
+
+/// Loads one model.
+pub(crate) async fn open(
+    device: &Arc<DeviceThread>,
+    files: ModelFiles,
+    options: LoadOptions,
+) -> anyhow::Result<Arc<dyn Vlm>> {
+    let device = Arc::clone(device);
+    let loaded = tokio::task::spawn_blocking(move || QwenVlm::load_on(&device, &files, &options)).await?;
     Ok(Arc::new(loaded?))
 }
 
-/// Device, dtype and threads in force.
+/// Device, dtype, threads and memory in force.
 pub(crate) fn load_options(args: &DeviceArgs, context: &Context) -> anyhow::Result<LoadOptions> {
     let text = |name: &str, flag: &Option<String>| {
         context.config.setting(name, flag.clone()).value.unwrap_or_default()
@@ -91,8 +103,31 @@ pub(crate) fn load_options(args: &DeviceArgs, context: &Context) -> anyhow::Resu
         device: text("device", &args.device).parse().map_err(|cause| usage(format!("--device: {cause}")))?,
         dtype: text("dtype", &args.dtype).parse().map_err(|cause| usage(format!("--dtype: {cause}")))?,
         threads: Some(context.config.number("threads", args.threads.map(|n| n as u64), 1)? as usize),
+        kv_cache_bytes: kv_cache_bytes(args, context)?,
         ..LoadOptions::default()
     })
+}
+
+/// Memory for keys and values, where it is set.
+fn kv_cache_bytes(args: &DeviceArgs, context: &Context) -> anyhow::Result<Option<usize>> {
+    let Some(text) = context.config.setting("kv_cache", args.kv_cache.clone()).value else { return Ok(None) };
+    let bytes = size(&text).ok_or_else(|| {
+        Usage(format!("kv_cache is {text:?}, but must be a size such as 512M, 4G or a number of bytes"))
+    })?;
+    Ok(Some(bytes))
+}
+
+/// Bytes of a size such as `512M` or `4G`, in powers of 1024.
+fn size(text: &str) -> Option<usize> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        _ => return None,
+    };
+    digits.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
 /// Where pulled models lie.
@@ -167,6 +202,21 @@ impl hub::Progress for Bar {
     fn done(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(size("4096"), Some(4096));
+        assert_eq!(size("512M"), Some(512 << 20));
+        assert_eq!(size("2gib"), Some(2 << 30));
+        for wrong in ["", "G", "1.5G", "4X", "-1", "99999999999G"] {
+            assert_eq!(size(wrong), None, "{wrong}");
         }
     }
 }

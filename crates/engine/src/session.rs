@@ -10,6 +10,7 @@ mod target;
 mod turn;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use spectemp_types::{Answer, Chooser, JobSpec, Round, Strategy, TimeSpan, Totals, Verdict};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,8 @@ pub struct Outcome {
 /// What stays the same through all rounds.
 struct Job {
     setup: Setup,
+    /// When the work on it began.
+    began: Instant,
     /// The job's part of every seed.
     seed: u64,
     duration_s: f64,
@@ -143,7 +146,7 @@ impl Job {
             _ => None,
         };
         let seed = spec.fingerprint().seed();
-        Ok(Self { seed, duration_s, target_prompts, draft_prompts, setup })
+        Ok(Self { began: Instant::now(), seed, duration_s, target_prompts, draft_prompts, setup })
     }
 
     /// Makes one round, and gives the conversation that the next one continues.
@@ -181,6 +184,7 @@ impl Job {
             warnings: work.warnings,
             io: work.io,
             times: work.times,
+            timeline: work.timeline,
         };
         Ok((round, self.keeps_history().then_some(conversation)))
     }

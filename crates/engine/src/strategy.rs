@@ -121,6 +121,7 @@ mod tests {
             warnings: Vec::new(),
             io: IoFigures::default(),
             times: StageTimes::default(),
+            timeline: Vec::new(),
         }
     }
 

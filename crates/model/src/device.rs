@@ -138,11 +138,14 @@ pub struct LoadOptions {
     pub dtype: DTypeChoice,
     /// Threads that compute; none means one per core.
     pub threads: Option<usize>,
-    /// Most bytes of KV kept for prompts that may come again.
+    /// Most bytes of keys and values of all models on the device, of running requests and kept ones; none means a
+    /// quarter of the memory that is free, at least 256 MiB. A request that needs more is refused, others wait.
+    pub kv_cache_bytes: Option<usize>,
+    /// Most bytes of these that are kept for prompts that may come again.
     pub prefix_cache_bytes: usize,
     /// Most bytes of vision embeddings kept.
     pub vision_cache_bytes: usize,
-    /// Tokens prefilled at a time; bounds the memory of attention and the wait for a cancellation.
+    /// Tokens of prompts that run at a time; bounds what others wait for a long prompt, and the wait for a cancellation.
     pub prefill_chunk: usize,
     /// Where text goes on after a video.
     pub position_rule: PositionRule,
@@ -154,9 +157,10 @@ impl Default for LoadOptions {
             device: DeviceChoice::Cpu,
             dtype: DTypeChoice::F32,
             threads: None,
+            kv_cache_bytes: None,
             prefix_cache_bytes: 768 << 20,
             vision_cache_bytes: 256 << 20,
-            prefill_chunk: 1024,
+            prefill_chunk: 512,
             position_rule: PositionRule::Published,
         }
     }

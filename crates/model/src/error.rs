@@ -80,6 +80,19 @@ pub enum ModelError {
         /// What fits.
         limit: usize,
     },
+    /// The keys and values would never fit the memory set apart for them.
+    #[error(
+        "keys and values of {tokens} tokens take {needed_mib} MiB, and {budget_mib} MiB are set apart for them: raise \
+         --kv-cache, or lower the frames, the pixels or max_new_tokens"
+    )]
+    NoRoom {
+        /// Tokens of the prompt and the new ones.
+        tokens: usize,
+        /// What they take.
+        needed_mib: usize,
+        /// What there is.
+        budget_mib: usize,
+    },
 }
 
 impl ModelError {

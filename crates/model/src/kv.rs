@@ -1,18 +1,21 @@
-//! Keys and values of one sequence over all layers: appended to by the model, rolled back to any length.
-//! candle's own caches cannot be cut, and their clones share memory; these are values.
+//! Keys and values of one sequence over all layers: appended to by the model, rolled back to any length, forked.
+//! Forks share memory: a block of tokens is held once until one of them writes to it.
 
 use crate::ModelError;
-use crate::kernels::KvCache;
+use crate::kernels::{KvCache, KvMeter};
 
-/// One sequence's cache.
-#[derive(Clone, Debug)]
+/// One sequence's cache. The default one has no layers and belongs to no model.
+#[derive(Clone, Debug, Default)]
 pub struct Cache {
     layers: Vec<KvCache>,
 }
 
 impl Cache {
-    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize) -> Self {
-        Self { layers: (0..layers).map(|_| KvCache::new(kv_heads, head_dim)).collect() }
+    /// Tokens that are held, shared and counted together.
+    pub const BLOCK: usize = KvCache::BLOCK;
+
+    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, meter: &KvMeter) -> Self {
+        Self { layers: (0..layers).map(|_| KvCache::metered(kv_heads, head_dim, meter)).collect() }
     }
 
     pub(crate) fn layer(&mut self, number: usize) -> &mut KvCache {
@@ -31,32 +34,31 @@ impl Cache {
     }
 
     /// Forgets all tokens from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.truncate(len));
+    }
+
+    /// Of the tokens from `from` on, keeps those at these places (counted from `from`, rising): the accepted path of a
+    /// tree of tokens.
     ///
     /// # Errors
-    /// Where the device fails.
-    pub fn truncate(&mut self, len: usize) -> Result<(), ModelError> {
+    /// Where a place is not held, or the device fails.
+    pub fn keep(&mut self, from: usize, places: &[usize]) -> Result<(), ModelError> {
         for layer in &mut self.layers {
-            layer.truncate(len)?;
+            layer.keep(from, places)?;
         }
         Ok(())
     }
 
-    /// A cache of its own with the first `len` tokens.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn prefix(&self, len: usize) -> Result<Self, ModelError> {
-        let mut copy = self.clone();
-        copy.truncate(len)?;
-        Ok(copy)
+    /// The first `len` tokens as a cache of their own. It shares their memory; neither sees what the other appends.
+    #[must_use]
+    pub fn fork(&self, len: usize) -> Self {
+        let mut fork = self.clone();
+        fork.truncate(len);
+        fork
     }
 
-    /// Gives back memory that growing reserved ahead.
-    pub(crate) fn shrink(&mut self) {
-        self.layers.iter_mut().for_each(KvCache::shrink);
-    }
-
-    /// The memory that it takes.
+    /// The memory that it takes, shared blocks included.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(KvCache::bytes).sum()
     }

@@ -1,6 +1,8 @@
 //! From messages to token ids: the chat template's text is tokenised as a whole between generated parts, whose ids are
 //! taken as they are; each image pad is repeated for the image's tokens.
 
+use std::sync::Arc;
+
 use spectemp_engine::{Message, Part, RgbImage};
 
 use crate::ModelError;
@@ -38,7 +40,7 @@ pub(crate) struct PromptImage {
 #[derive(Debug)]
 pub(crate) struct PromptMaker {
     pub(crate) template: ChatTemplate,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) processor: Processor,
     pub(crate) image_token_id: u32,
     pub(crate) settings: PositionSettings,
@@ -231,7 +233,7 @@ mod tests {
         let config = Config::parse(&files.require("config.json").unwrap()).unwrap();
         PromptMaker {
             template: ChatTemplate::open(&files).unwrap(),
-            tokenizer: Tokenizer::open(&files).unwrap(),
+            tokenizer: Arc::new(Tokenizer::open(&files).unwrap()),
             processor: Processor::open(&files, &config.vision).unwrap(),
             image_token_id: config.image_token_id,
             settings: PositionSettings { rule: PositionRule::Published, merge: 2, tokens_per_second: 2.0 },

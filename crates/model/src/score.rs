@@ -5,86 +5,89 @@
 //! of that part and the candidate together, which still compare with each other. Where the output never holds `after`,
 //! it is appended. Candidates may have several tokens; the cache is rolled back after each.
 
-use spectemp_engine::{Generation, Score};
+use spectemp_engine::Score;
 
 use crate::ModelError;
-use crate::generate::{Generator, Run, not_finite};
 use crate::sample::log_sum;
-use crate::text::Rows;
+use crate::tokenizer::Tokenizer;
+use crate::writer::{Written, not_finite};
 
-/// Where candidates start.
-struct Start {
-    /// Generated tokens before them.
-    kept: usize,
-    /// Text between those tokens and the candidates.
-    glue: String,
+/// The scoring of one finished generation: first the context runs, then one candidate of several tokens after the other.
+#[derive(Debug)]
+pub(crate) struct Scoring {
+    /// Generated tokens before the candidates.
+    pub(crate) kept: usize,
+    /// Tokens between the prompt and the candidates.
+    pub(crate) context: Vec<u32>,
+    /// Token ids of each candidate.
+    candidates: Vec<Vec<u32>>,
+    /// Once the context ran: log-probabilities of the candidates' first tokens, to which the rest is added.
+    sums: Option<Vec<f64>>,
+    /// Candidates that are done.
+    done: usize,
 }
 
-impl Generator {
-    /// One log-probability per candidate. What the cache holds behind the candidates' start is forgotten.
-    pub(crate) fn score(
-        &self,
-        run: &mut Run,
-        generation: &Generation,
-        score: &Score,
-    ) -> Result<Vec<f64>, ModelError> {
-        let start = start(generation, &score.after);
-        let mut context = run.generated[..start.kept].to_vec();
-        let glue = if generation.text.contains(&score.after) {
+impl Scoring {
+    /// Where the candidates of `score` start in what was written.
+    pub(crate) fn new(written: &Written, score: &Score, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
+        let start = start(written, &score.after);
+        let mut context = written.ids[..start.kept].to_vec();
+        let glue = if written.text.contains(&score.after) {
             start.glue
         } else {
-            context.extend(self.maker.tokenizer.encode(&start.glue)?);
+            context.extend(tokenizer.encode(&start.glue)?);
             String::new()
         };
-        let row = self.context_logits(run, &context)?;
-        let length = run.cache.len();
-        let mut scores = Vec::with_capacity(score.candidates.len());
-        for candidate in &score.candidates {
-            let ids = self.maker.tokenizer.encode(&format!("{glue}{candidate}"))?;
-            scores.push(self.continuation(run, &row, &ids)?);
-            run.cache.truncate(length)?;
-        }
-        run.cache.truncate(run.prompt.ids.len() + start.kept)?;
-        Ok(scores)
+        let encode = |candidate: &String| {
+            let ids = tokenizer.encode(&format!("{glue}{candidate}"))?;
+            if ids.is_empty() {
+                return Err(ModelError::Prompt("a candidate to score is empty".to_owned()));
+            }
+            Ok(ids)
+        };
+        let candidates = score.candidates.iter().map(encode).collect::<Result<_, _>>()?;
+        Ok(Self { kept: start.kept, context, candidates, sums: None, done: 0 })
     }
 
-    /// Brings the cache to the prompt and `context`; gives the logits of what follows.
-    fn context_logits(&self, run: &mut Run, context: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let prompt = run.prompt.ids.len();
-        let last = prompt + context.len() - 1;
-        let common = run.generated.iter().zip(context).take_while(|(a, b)| a == b).count();
-        run.cache.truncate(last.min(prompt + common))?;
-        let have = run.cache.len();
-        let hidden = if have < prompt {
-            // Only the prompt's last token is missing; a template's prompt ends in text.
-            let (ids, position) = (&run.prompt.ids[have..], run.prompt.positions[have][0]);
-            if run.prompt.images.iter().any(|image| image.at + image.tokens > have) {
-                return Err(ModelError::Prompt("candidates cannot follow an image".to_owned()));
-            }
-            self.forward_text(ids, position, &mut run.cache, Rows::Last)?
-        } else {
-            let after = have - prompt;
-            self.forward_text(&context[after..], run.next + after as u32, &mut run.cache, Rows::Last)?
-        };
-        self.logits(&hidden)
+    /// Whether the context's logits are still to come.
+    pub(crate) fn wants_context(&self) -> bool {
+        self.sums.is_none()
     }
 
-    /// Sum over the candidate's tokens; `row` holds the first one's logits.
-    fn continuation(&self, run: &mut Run, row: &[f32], ids: &[u32]) -> Result<f64, ModelError> {
-        let Some((&first, rest)) = ids.split_first() else {
-            return Err(ModelError::Prompt("a candidate to score is empty".to_owned()));
-        };
-        let mut sum = log_probability(row, first)?;
-        if !rest.is_empty() {
-            let after = run.cache.len() - run.prompt.ids.len();
-            let fed = &ids[..ids.len() - 1];
-            let hidden = self.forward_text(fed, run.next + after as u32, &mut run.cache, Rows::All)?;
-            let rows = self.logits(&hidden)?;
-            for (row, &id) in rows.chunks_exact(row.len()).zip(rest) {
-                sum += log_probability(row, id)?;
-            }
+    /// The tokens of the next candidate that must run: all but the last, whose logits nobody needs.
+    pub(crate) fn fed(&self) -> &[u32] {
+        let ids = &self.candidates[self.done];
+        &ids[..ids.len() - 1]
+    }
+
+    /// Takes the logits after the context.
+    pub(crate) fn take_context(&mut self, logits: &[f32]) -> Result<(), ModelError> {
+        let first = |ids: &Vec<u32>| log_probability(logits, ids[0]);
+        self.sums = Some(self.candidates.iter().map(first).collect::<Result<_, _>>()?);
+        self.skip_single();
+        Ok(())
+    }
+
+    /// Takes the logits of what was fed, `vocab` to a row.
+    pub(crate) fn take_candidate(&mut self, logits: &[f32], vocab: usize) -> Result<(), ModelError> {
+        let sums = self.sums.get_or_insert_default();
+        for (row, &id) in logits.chunks_exact(vocab).zip(&self.candidates[self.done][1..]) {
+            sums[self.done] += log_probability(row, id)?;
         }
-        Ok(sum)
+        self.done += 1;
+        self.skip_single();
+        Ok(())
+    }
+
+    /// Candidates of one token are known from the context's logits.
+    fn skip_single(&mut self) {
+        let rest = &self.candidates[self.done..];
+        self.done += rest.iter().take_while(|ids| ids.len() == 1).count();
+    }
+
+    /// One log-probability per candidate, once nothing is left to run.
+    pub(crate) fn scores(&self) -> Option<Vec<f64>> {
+        self.sums.clone().filter(|_| self.done == self.candidates.len())
     }
 }
 
@@ -94,19 +97,28 @@ fn log_probability(row: &[f32], id: u32) -> Result<f64, ModelError> {
     if value.is_nan() { Err(not_finite()) } else { Ok(value) }
 }
 
-fn start(generation: &Generation, after: &str) -> Start {
-    let Some(found) = generation.text.find(after) else {
-        return Start { kept: generation.tokens.len(), glue: after.to_owned() };
+/// Where candidates start.
+struct Start {
+    /// Generated tokens before them.
+    kept: usize,
+    /// Text between those tokens and the candidates.
+    glue: String,
+}
+
+fn start(written: &Written, after: &str) -> Start {
+    let tokens = &written.tokens;
+    let Some(found) = written.text.find(after) else {
+        return Start { kept: tokens.len(), glue: after.to_owned() };
     };
     let end = found + after.len();
     if end == 0 {
         return Start { kept: 0, glue: String::new() };
     }
-    let reached = generation.tokens.iter().position(|token| token.text_end >= end);
-    let last = reached.unwrap_or(generation.tokens.len().saturating_sub(1));
-    if generation.tokens.get(last).is_none_or(|token| token.text_end == end) {
-        return Start { kept: (last + 1).min(generation.tokens.len()), glue: String::new() };
+    let reached = tokens.iter().position(|token| token.text_end >= end);
+    let last = reached.unwrap_or(tokens.len().saturating_sub(1));
+    if tokens.get(last).is_none_or(|token| token.text_end == end) {
+        return Start { kept: (last + 1).min(tokens.len()), glue: String::new() };
     }
-    let before = last.checked_sub(1).map_or(0, |previous| generation.tokens[previous].text_end);
-    Start { kept: last, glue: generation.text[before..end].to_owned() }
+    let before = last.checked_sub(1).map_or(0, |previous| tokens[previous].text_end);
+    Start { kept: last, glue: written.text[before..end].to_owned() }
 }

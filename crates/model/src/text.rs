@@ -1,5 +1,6 @@
 //! The language model: Qwen2 decoder layers (grouped-query attention, RMS norms, SwiGLU) with M-RoPE.
-//! One sequence at a time, `[tokens, hidden]`; weights that read the same input are stacked.
+//! One call takes new tokens of any number of sequences, `[tokens, hidden]`, and reads the weights once; weights that
+//! read the same input are stacked.
 //!
 //! Source: HF transformers, `models/qwen2_5_vl/modeling_qwen2_5_vl.py`, `Qwen2_5_VLTextModel`
 //! <https://github.com/huggingface/transformers/blob/v4.57.0/src/transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py>.
@@ -10,10 +11,27 @@ use candle_core::{Device, Tensor};
 
 use crate::ModelError;
 use crate::config::{Config, TextConfig};
-use crate::kernels::{Heads, Linear, Rotary, Threads, add_rms_norm, causal_attention, rms_norm, silu_mul};
+use crate::kernels::{
+    Heads, KvCache, KvMeter, KvSpan, Linear, Rotary, Threads, add_rms_norm, causal_attention, rms_norm,
+    silu_mul,
+};
 use crate::kv::Cache;
 use crate::loader::Loader;
 use crate::rope::{Position, TextRotary};
+
+/// New tokens of one sequence in a call of [`TextModel::forward_spans`].
+#[derive(Debug)]
+pub struct Span<'a> {
+    /// What the sequence holds; the tokens are appended to it.
+    pub cache: &'a mut Cache,
+    /// How many tokens: one when decoding, a chunk of a prompt, proposals to verify.
+    pub tokens: usize,
+    /// Which of their rows are wanted.
+    pub rows: Rows,
+    /// Where the tokens are a tree instead of a chain: for each the token, counted from the span's first, that it
+    /// follows; none where it follows the cache. A parent stands before its children. [`Cache::keep`] then keeps a path.
+    pub tree: Option<&'a [Option<usize>]>,
+}
 
 /// Which rows of the output are wanted. The last layer does no more than they need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +54,6 @@ pub struct TextModel {
     lm_head: Arc<Linear>,
     rotary: TextRotary,
     threads: Threads,
-}
-
-/// One call's input.
-struct Call<'a> {
-    x: &'a Tensor,
-    rotary: &'a Rotary,
-    rows: Rows,
 }
 
 #[derive(Debug)]
@@ -76,7 +87,27 @@ impl TextModel {
 
     /// An empty cache for one sequence.
     pub fn new_cache(&self) -> Cache {
-        Cache::new(self.layers.len(), self.config.num_key_value_heads, self.config.head_dim())
+        self.metered_cache(&KvMeter::default())
+    }
+
+    /// The same, whose memory is counted by `meter`.
+    pub(crate) fn metered_cache(&self, meter: &KvMeter) -> Cache {
+        Cache::new(self.layers.len(), self.config.num_key_value_heads, self.config.head_dim(), meter)
+    }
+
+    /// Bytes that a cache of so many tokens takes.
+    pub(crate) fn cache_bytes(&self, tokens: usize) -> usize {
+        self.layers.len() * KvCache::bytes_of(tokens, &self.heads(), &self.norm)
+    }
+
+    /// Whether forks of a cache share its memory; else the first write to a fork copies all of it.
+    pub(crate) fn forks_share(&self) -> bool {
+        KvCache::clones_share(&self.norm)
+    }
+
+    /// Logits to a row.
+    pub(crate) fn vocab(&self) -> usize {
+        self.lm_head.out_features()
     }
 
     /// `[ids, hidden]`
@@ -113,7 +144,22 @@ impl TextModel {
         cache: &mut Cache,
         rows: Rows,
     ) -> Result<Option<Tensor>, ModelError> {
-        self.run(&Call { x, rotary, rows }, cache, |_, _| {})
+        let tokens = x.dim(0)?;
+        self.forward_spans(x, rotary, &mut [Span { cache, tokens, rows, tree: None }])
+    }
+
+    /// As [`TextModel::forward`] for several sequences at once: `x` and `rotary` hold the spans' tokens one span after
+    /// the other, and so does the result the wanted rows. On the CPU each row has the same bits as in a call of its own.
+    ///
+    /// # Errors
+    /// Where spans and rows do not match, or the device fails. Caches may then have layers of unequal length.
+    pub fn forward_spans(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        spans: &mut [Span<'_>],
+    ) -> Result<Option<Tensor>, ModelError> {
+        self.run(x, rotary, spans, |_, _| {})
     }
 
     /// As [`TextModel::forward`] for all rows; `see` gets each layer's output before the next norm, for checks.
@@ -124,36 +170,37 @@ impl TextModel {
         cache: &mut Cache,
         see: impl FnMut(usize, &Tensor),
     ) -> Result<Option<Tensor>, ModelError> {
-        self.run(&Call { x, rotary, rows: Rows::All }, cache, see)
+        let tokens = x.dim(0)?;
+        self.run(x, rotary, &mut [Span { cache, tokens, rows: Rows::All, tree: None }], see)
     }
 
     fn run(
         &self,
-        call: &Call<'_>,
-        cache: &mut Cache,
+        x: &Tensor,
+        rotary: &Rotary,
+        spans: &mut [Span<'_>],
         mut see: impl FnMut(usize, &Tensor),
     ) -> Result<Option<Tensor>, ModelError> {
         let (heads, eps) = (self.heads(), self.config.rms_norm_eps);
         let Some(first) = self.layers.first() else {
             return Err(ModelError::Prompt("a model without layers".to_owned()));
         };
-        let mut x = call.x.clone();
+        let wanted = wanted_rows(spans);
+        let mut x = x.clone();
         let mut normed = rms_norm(&self.threads, &x, &first.input_layernorm, eps)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let following = self.layers.get(number + 1);
             let qkv = layer.qkv_proj.forward(&normed)?; // [tokens, (query + 2 kv) * head_dim]
-            let mut attended =
-                causal_attention(&self.threads, &qkv, call.rotary, &heads, cache.layer(number))?;
+            let mut caches: Vec<KvSpan<'_>> = spans
+                .iter_mut()
+                .map(|span| KvSpan { cache: span.cache.layer(number), tokens: span.tokens, tree: span.tree })
+                .collect();
+            let mut attended = causal_attention(&self.threads, &qkv, rotary, &heads, &mut caches)?;
             if following.is_none() {
-                let tokens = attended.dim(0)?;
-                match call.rows {
-                    Rows::None => return Ok(None),
-                    Rows::Last => {
-                        attended = attended.narrow(0, tokens - 1, 1)?.contiguous()?;
-                        x = x.narrow(0, tokens - 1, 1)?.contiguous()?;
-                    }
-                    Rows::All => {}
+                if wanted.is_empty() {
+                    return Ok(None);
                 }
+                (attended, x) = (pick(&attended, &wanted)?, pick(&x, &wanted)?);
             }
             let attended = layer.o_proj.forward(&attended)?;
             let (sum, inner) =
@@ -186,6 +233,29 @@ impl TextModel {
     pub fn device(&self) -> &Device {
         self.norm.device()
     }
+}
+
+/// Numbers of the rows that are wanted, over all spans.
+fn wanted_rows(spans: &[Span<'_>]) -> Vec<u32> {
+    let (mut first, mut wanted) = (0, Vec::new());
+    for span in spans {
+        let end = first + span.tokens as u32;
+        match span.rows {
+            Rows::None => {}
+            Rows::Last => wanted.extend((first..end).last()),
+            Rows::All => wanted.extend(first..end),
+        }
+        first = end;
+    }
+    wanted
+}
+
+/// These rows of `x`, which are rising and each once.
+fn pick(x: &Tensor, rows: &[u32]) -> Result<Tensor, ModelError> {
+    if rows.len() == x.dim(0)? {
+        return Ok(x.clone());
+    }
+    Ok(x.index_select(&Tensor::new(rows, x.device())?, 0)?)
 }
 
 impl Layer {

@@ -1,5 +1,7 @@
 //! The checkpoint's `tokenizer.json`, and text that grows token by token.
 
+use std::sync::Arc;
+
 use tokenizers::Tokenizer as Inner;
 
 use crate::ModelError;
@@ -49,8 +51,8 @@ impl Tokenizer {
 /// Text that grows by tokens. A character whose bytes are spread over tokens appears with its last one, so that every
 /// length is a character's border. Special tokens leave no text.
 #[derive(Debug)]
-pub(crate) struct Detokenizer<'a> {
-    tokenizer: &'a Tokenizer,
+pub(crate) struct Detokenizer {
+    tokenizer: Arc<Tokenizer>,
     text: String,
     /// Tokens since the last but one piece of text; decoders that look back need a neighbour.
     window: Vec<u32>,
@@ -58,9 +60,13 @@ pub(crate) struct Detokenizer<'a> {
     shown: usize,
 }
 
-impl<'a> Detokenizer<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, text: String::new(), window: Vec::new(), shown: 0 }
+impl Detokenizer {
+    pub(crate) fn new(tokenizer: &Arc<Tokenizer>) -> Self {
+        Self { tokenizer: Arc::clone(tokenizer), text: String::new(), window: Vec::new(), shown: 0 }
+    }
+
+    pub(crate) fn tokenizer(&self) -> Arc<Tokenizer> {
+        Arc::clone(&self.tokenizer)
     }
 
     /// Appends a token and gives the text's length.
@@ -106,7 +112,7 @@ mod tests {
     #[test]
     fn text_grows_by_whole_characters() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/untied/model");
-        let tokenizer = Tokenizer::open(&ModelFiles::folder(folder)).unwrap();
+        let tokenizer = Arc::new(Tokenizer::open(&ModelFiles::folder(folder)).unwrap());
         for text in ["déjà 日本語 🙂 done", "<think>x</think>", "🙂", "", "a\n\n  b"] {
             let mut growing = Detokenizer::new(&tokenizer);
             let mut last = 0;
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn broken_characters_are_replaced_at_the_end() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/untied/model");
-        let tokenizer = Tokenizer::open(&ModelFiles::folder(folder)).unwrap();
+        let tokenizer = Arc::new(Tokenizer::open(&ModelFiles::folder(folder)).unwrap());
         let ids = tokenizer.encode("a🙂").unwrap();
         let mut growing = Detokenizer::new(&tokenizer);
         let lengths: Vec<usize> = ids[..ids.len() - 1].iter().map(|&id| growing.push(id).unwrap()).collect();

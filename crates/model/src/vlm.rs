@@ -1,65 +1,63 @@
-//! The model behind [`spectemp_engine::Vlm`]: one thread of its own holds the weights and runs requests in order; callers
-//! wait without blocking. A caller that goes away or cancels ends its generation between two tokens.
+//! The model behind [`spectemp_engine::Vlm`]: prompts are made by the caller, a [`DeviceThread`] runs them together with those
+//! of others. A caller that goes away or cancels ends its generation between two steps.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 
 use async_trait::async_trait;
-use spectemp_engine::{Abilities, Generation, ModelCard, PromptTemplates, Request, Vlm, VlmError};
+use spectemp_engine::{Abilities, Generation, Message, ModelCard, PromptTemplates, Request, Vlm, VlmError};
 use spectemp_types::ModelRevision;
 use tokio::sync::oneshot;
 
 use crate::ModelError;
+use crate::batch::Model;
 use crate::chat::ChatTemplate;
 use crate::config::{Config, token_ids};
 use crate::device::LoadOptions;
 use crate::files::ModelFiles;
-use crate::generate::Generator;
-use crate::kernels::Threads;
+use crate::kv::Cache;
 use crate::network::Network;
-use crate::prefix::{PrefixCache, VisionCache};
 use crate::processor::Processor;
-use crate::prompt::PromptMaker;
+use crate::prompt::{Prompt, PromptMaker};
 use crate::revision::revision;
 use crate::rope::PositionSettings;
+use crate::sequence::Sequence;
+use crate::thread::{DeviceThread, LoadedModel};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
+use crate::writer::Writer;
 
 /// A loaded Qwen2.5-VL checkpoint.
 #[derive(Debug)]
 pub struct QwenVlm {
     card: ModelCard,
-    requests: mpsc::Sender<Job>,
-    closing: Arc<AtomicBool>,
-}
-
-struct Job {
-    request: Request,
-    reply: oneshot::Sender<Result<Generation, VlmError>>,
+    maker: Arc<PromptMaker>,
+    eos: Arc<[u32]>,
+    loaded: Arc<LoadedModel>,
 }
 
 impl QwenVlm {
-    /// Loads a checkpoint and starts its thread. Takes as long as reading the weights does: call it where blocking is
-    /// allowed.
+    /// Loads a checkpoint and starts a thread for it. Takes as long as reading the weights does: call it where blocking
+    /// is allowed.
     ///
     /// # Errors
     /// See [`ModelError`]: a missing or broken file, a config that is not supported, a device that is not there.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, ModelError> {
+        Self::load_on(&DeviceThread::start(options, None)?, files, options)
+    }
+
+    /// Loads a checkpoint on a thread that may have others, with which it then shares device and memory. Where the same
+    /// checkpoint was loaded on it before, its weights are shared. Of the options device, threads and memory are the
+    /// thread's own.
+    ///
+    /// # Errors
+    /// As [`QwenVlm::load`].
+    pub fn load_on(
+        thread: &Arc<DeviceThread>,
+        files: &ModelFiles,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
         let config = Config::parse(&files.require("config.json")?)?;
-        let maker = PromptMaker {
-            template: ChatTemplate::open(files)?,
-            tokenizer: Tokenizer::open(files)?,
-            processor: Processor::open(files, &config.vision)?,
-            image_token_id: config.image_token_id,
-            settings: PositionSettings {
-                rule: options.position_rule,
-                merge: config.vision.spatial_merge_size,
-                tokens_per_second: config.vision.tokens_per_second,
-            },
-            patch: config.vision.patch_size,
-        };
+        let maker = Arc::new(prompt_maker(files, &config, options)?);
         let card = ModelCard {
             revision: ModelRevision {
                 name: files.name().to_owned(),
@@ -73,62 +71,68 @@ impl QwenVlm {
             context_tokens: config.text.max_position_embeddings as u32,
             abilities: Abilities { constraint: false, probabilities: true, seeds: true },
         };
-        let device = options.device.open()?;
-        let threads = Threads::new(options.threads.unwrap_or(0));
-        let network = Network::load(&config, &Weights::open(files)?, &device, options.dtype, &threads)?;
-        let generator = Generator {
-            eos: end_tokens(files, &config)?,
-            context_tokens: config.text.max_position_embeddings,
-            prefill_chunk: options.prefill_chunk.max(1),
-            prefixes: PrefixCache::new(options.prefix_cache_bytes),
-            visions: VisionCache::new(options.vision_cache_bytes),
-            network,
-            maker,
-        };
-        Self::start(card, generator)
+        let eos = end_tokens(files, &config)?.into();
+        let weights = format!("{}-{:?}", card.revision.revision, options.dtype).to_lowercase();
+        let name = format!("{weights} {:?} {}", options.position_rule, options.prefill_chunk);
+        let loaded = thread.open(name, |id| {
+            let (device, threads) = (&thread.device, &thread.threads);
+            let dtype = options.dtype;
+            Ok(Model {
+                id,
+                network: Network::load(&config, &Weights::open(files)?, device, dtype, threads)?,
+                maker: Arc::clone(&maker),
+                weights,
+                threads: threads.clone(),
+                prefill_chunk: options.prefill_chunk.max(1),
+                waiting: Default::default(),
+                active: Vec::new(),
+                clock: 0,
+            })
+        })?;
+        Ok(Self { card, maker, eos, loaded })
     }
 
-    fn start(card: ModelCard, mut generator: Generator) -> Result<Self, ModelError> {
-        let (requests, inbox) = mpsc::channel::<Job>();
-        let closing = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&closing);
-        let run = move || {
-            for job in inbox {
-                let result = answer(&mut generator, &job, &stop);
-                // A caller that went away does not want it.
-                let _ = job.reply.send(result);
-            }
-        };
-        std::thread::Builder::new()
-            .name("spectemp-model".to_owned())
-            .spawn(run)
-            .map_err(|error| ModelError::Device(format!("the model's thread cannot be started: {error}")))?;
-        Ok(Self { card, requests, closing })
+    /// Token ids of a conversation's prompt, for a peer.
+    pub(crate) fn prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        Ok(self.maker.make(messages)?.ids)
     }
-}
 
-impl Drop for QwenVlm {
-    /// The thread ends with the generation at hand, at its next token.
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::Relaxed);
-    }
-}
-
-fn answer(generator: &mut Generator, job: &Job, closing: &AtomicBool) -> Result<Generation, VlmError> {
-    let stopped =
-        || job.request.cancel.is_cancelled() || job.reply.is_closed() || closing.load(Ordering::Relaxed);
-    if stopped() {
-        return Err(VlmError::Cancelled);
-    }
-    // One request's panic must not take the model away from the others.
-    match catch_unwind(AssertUnwindSafe(|| generator.generate(&job.request, &stopped))) {
-        Ok(result) => result.map_err(VlmError::from),
-        Err(_) => {
-            generator.prefixes.clear();
-            generator.visions.clear();
-            Err(VlmError::Backend("the model panicked; its caches were emptied".to_owned()))
+    /// The prompt, where context and memory have room for it and what may follow.
+    fn prompt(&self, request: &Request) -> Result<Prompt, ModelError> {
+        let prompt = self.maker.make(&request.messages)?;
+        let (tokens, max_new) = (prompt.ids.len(), request.max_new_tokens as usize);
+        let limit = self.card.context_tokens as usize;
+        if tokens + max_new > limit {
+            return Err(ModelError::TooLong { tokens, max_new, limit });
         }
+        let most = Sequence::most_tokens(tokens, request);
+        let needed = most.div_ceil(Cache::BLOCK) * self.loaded.block_bytes;
+        let budget = self.loaded.thread.budget;
+        if needed > budget {
+            let (needed_mib, budget_mib) = (needed.div_ceil(1 << 20), budget >> 20);
+            return Err(ModelError::NoRoom { tokens: most, needed_mib, budget_mib });
+        }
+        Ok(prompt)
     }
+}
+
+fn prompt_maker(
+    files: &ModelFiles,
+    config: &Config,
+    options: &LoadOptions,
+) -> Result<PromptMaker, ModelError> {
+    Ok(PromptMaker {
+        template: ChatTemplate::open(files)?,
+        tokenizer: Arc::new(Tokenizer::open(files)?),
+        processor: Processor::open(files, &config.vision)?,
+        image_token_id: config.image_token_id,
+        settings: PositionSettings {
+            rule: options.position_rule,
+            merge: config.vision.spatial_merge_size,
+            tokens_per_second: config.vision.tokens_per_second,
+        },
+        patch: config.vision.patch_size,
+    })
 }
 
 #[async_trait]
@@ -139,13 +143,19 @@ impl Vlm for QwenVlm {
 
     async fn generate(&self, request: Request) -> Result<Generation, VlmError> {
         let cancel = request.cancel.clone();
+        if cancel.is_cancelled() {
+            return Err(VlmError::Cancelled);
+        }
+        let prompt = self.prompt(&request)?;
+        let writer = Writer::new(&request, &self.maker.tokenizer, &self.eos);
         let (reply, result) = oneshot::channel();
-        let gone = || VlmError::Backend("the model's thread has ended".to_owned());
-        self.requests.send(Job { request, reply }).map_err(|_| gone())?;
+        self.loaded.submit(Sequence::new(prompt, request, writer, reply))?;
         tokio::select! {
             // A finished generation counts, also where it was cancelled at the same moment.
             biased;
-            result = result => result.map_err(|_| gone())?,
+            result = result => {
+                result.map_err(|_| VlmError::Backend("the model's thread has ended".to_owned()))?
+            }
             () = cancel.cancelled() => Err(VlmError::Cancelled),
         }
     }
@@ -156,7 +166,9 @@ impl From<ModelError> for VlmError {
         match error {
             ModelError::Cancelled => Self::Cancelled,
             ModelError::TooLong { tokens, max_new, limit } => Self::TooLong { tokens, max_new, limit },
-            ModelError::Prompt(_) | ModelError::Image(_) => Self::Request(error.to_string()),
+            ModelError::Prompt(_) | ModelError::Image(_) | ModelError::NoRoom { .. } => {
+                Self::Request(error.to_string())
+            }
             other => Self::Backend(other.to_string()),
         }
     }

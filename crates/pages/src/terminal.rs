@@ -191,6 +191,7 @@ fn round_figures(round: &Round) -> String {
     let stages = [
         ("fetch", times.fetch_ms),
         ("decode", times.decode_ms),
+        ("wait", times.wait_ms),
         ("vision", times.vision_ms),
         ("prefill", times.prefill_ms),
         ("generate", times.generate_ms),

@@ -182,7 +182,7 @@ fn totals(trace: &Trace) -> Vec<[String; 2]> {
     let totals = &trace.totals;
     let row = |name: &str, value: String| [name.to_owned(), value];
     let (tokens, times) = (totals.tokens, totals.times);
-    let spent = times.fetch_ms + times.decode_ms + times.vision_ms + times.prefill_ms + times.generate_ms;
+    let spent = times.sum_ms();
     vec![
         row("rounds", totals.rounds.to_string()),
         row("frames seen by the target", count(totals.target_frames.into())),
@@ -323,6 +323,7 @@ fn stages(round: &Round) -> Vec<Stage> {
     let stages = [
         ("fetch", times.fetch_ms),
         ("decode", times.decode_ms),
+        ("wait", times.wait_ms),
         ("vision", times.vision_ms),
         ("prefill", times.prefill_ms),
         ("generate", times.generate_ms),

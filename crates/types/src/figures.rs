@@ -27,13 +27,16 @@ impl AddAssign for TokenCounts {
     }
 }
 
-/// Milliseconds per stage.
+/// Milliseconds per stage, by the clock: where several jobs share a model, their stages overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageTimes {
     /// Waiting for bytes of the object.
     pub fetch_ms: f64,
     /// Decoding and scaling frames.
     pub decode_ms: f64,
+    /// Waiting for the model: for memory, or for another job's prompt that begins alike.
+    #[serde(default)]
+    pub wait_ms: f64,
     /// The vision tower.
     pub vision_ms: f64,
     /// Prefill of new prompt tokens.
@@ -42,10 +45,19 @@ pub struct StageTimes {
     pub generate_ms: f64,
 }
 
+impl StageTimes {
+    /// All stages.
+    pub fn sum_ms(&self) -> f64 {
+        let Self { fetch_ms, decode_ms, wait_ms, vision_ms, prefill_ms, generate_ms } = self;
+        fetch_ms + decode_ms + wait_ms + vision_ms + prefill_ms + generate_ms
+    }
+}
+
 impl AddAssign for StageTimes {
     fn add_assign(&mut self, other: Self) {
         self.fetch_ms += other.fetch_ms;
         self.decode_ms += other.decode_ms;
+        self.wait_ms += other.wait_ms;
         self.vision_ms += other.vision_ms;
         self.prefill_ms += other.prefill_ms;
         self.generate_ms += other.generate_ms;

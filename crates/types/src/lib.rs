@@ -23,7 +23,8 @@ pub use line::{Line, LineSplitter, MAX_LINE_BYTES};
 pub use moment::{MomentError, moment_text, parse_moment};
 pub use question::{Question, QuestionError};
 pub use round::{
-    Chooser, DenseSample, Fallback, FrameRef, Round, Turn, TurnFinish, TurnKind, TurnRole, Verdict,
+    Chooser, DenseSample, Fallback, FrameRef, Round, Stage, StageSpan, Turn, TurnFinish, TurnKind, TurnRole,
+    Verdict,
 };
 pub use settings::{Constrain, FinalAnswer, History, Plan, PlanError, Scaler, Settings, Strategy};
 pub use span::TimeSpan;

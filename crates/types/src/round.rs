@@ -99,6 +99,36 @@ pub struct Turn {
     pub times: StageTimes,
 }
 
+/// What was going on in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Frames were read and decoded.
+    Frames,
+    /// A turn waited for the model.
+    Wait,
+    /// Its images went through the vision tower.
+    Vision,
+    /// The new tokens of its prompt ran.
+    Prefill,
+    /// Its tokens were generated, and candidates scored.
+    Generate,
+}
+
+/// When a stage began and ended, in milliseconds since the work on the job began (or went on, after an interruption).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StageSpan {
+    /// Which stage.
+    pub stage: Stage,
+    /// Number of the round's turn that it belongs to, from 0; none for frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u32>,
+    /// Its beginning.
+    pub began_ms: f64,
+    /// Its end.
+    pub ended_ms: f64,
+}
+
 /// What a round came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -192,6 +222,9 @@ pub struct Round {
     pub io: IoFigures,
     /// Milliseconds per stage, all turns together.
     pub times: StageTimes,
+    /// When each stage began and ended, in order. Stages of other jobs on the same models overlap with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<StageSpan>,
 }
 
 impl Round {

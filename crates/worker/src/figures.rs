@@ -35,6 +35,7 @@ fn count_round(round: &Round) {
     let stages = [
         ("fetch", times.fetch_ms),
         ("decode", times.decode_ms),
+        ("wait", times.wait_ms),
         ("vision", times.vision_ms),
         ("prefill", times.prefill_ms),
         ("generate", times.generate_ms),

@@ -2,6 +2,7 @@
 //! `bench/results/*.json` with machine, commit and settings.
 
 mod frames;
+mod loops;
 mod model;
 pub(crate) mod origin;
 mod queue;
@@ -19,8 +20,10 @@ use crate::context::Context;
 pub(crate) enum BenchCommand {
     /// Frames of a long video over a range server with and without latency, beside PyAV, decord and torchcodec.
     Frames(frames::FramesBench),
-    /// Vision, prefill and decode on the CPU with random weights, beside HF transformers.
+    /// Vision, prefill, decode and questions on the CPU with random weights, beside HF transformers.
     Model(model::ModelBench),
+    /// The whole loop on the CPU with random weights, beside the same loop with HF transformers.
+    Loop(loops::LoopBench),
     /// The ledger on Postgres: submission, claims and checkpoints with a long queue.
     Queue(queue::QueueBench),
 }
@@ -30,6 +33,7 @@ pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Re
     match command {
         BenchCommand::Frames(options) => frames::run(&options).await?,
         BenchCommand::Queue(options) => queue::run(&options).await?,
+        BenchCommand::Loop(options) => tokio::task::spawn_blocking(move || loops::run(&options)).await??,
         BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,5 @@
-//! `spectemp bench model`: vision, prefill and decode on the CPU with random weights, beside HF transformers with the same
-//! weights, inputs and threads.
+//! `spectemp bench model`: vision, prefill, decode and questions on the CPU with random weights, one sequence and several
+//! together, beside HF transformers with the same weights, inputs and threads.
 //!
 //! Wiring: [`ModelBench`] are the arguments, [`run`] does it. It blocks for minutes: call it from a blocking task.
 
@@ -13,6 +13,7 @@ use spectemp_model::DTypeChoice;
 use spectemp_model::bench::{self, BenchOptions, BenchReport, BenchRow, Size, Work};
 
 use super::origin::Origin;
+use crate::demo::models;
 
 /// Measure the model on the CPU.
 ///
@@ -31,6 +32,9 @@ pub(crate) struct ModelBench {
     /// What our weights are held as: f32, bf16, q8_0 or q4k; the peer's are f32.
     #[arg(long, default_value_t = DTypeChoice::F32, value_name = "DTYPE")]
     dtype: DTypeChoice,
+    /// Sequences that decode together and questions that are asked at once; one work for each number.
+    #[arg(long, default_values_t = [1, 4, 8, 16], value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: Vec<u16>,
     /// Folder that keeps the checkpoints [default: spectemp/bench in the platform's cache folder].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -52,6 +56,8 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
         threads: arguments.threads,
         repeat: arguments.repeat,
         dtype: arguments.dtype,
+        concurrency: arguments.concurrency.iter().copied().map(usize::from).collect(),
+        tokenizer: models::target().require("tokenizer.json")?,
         cache: arguments.cache.clone().map_or_else(super::default_cache, Ok)?,
         python: arguments.python.clone(),
     };
@@ -75,9 +81,11 @@ fn table(rows: &[BenchRow]) -> String {
         "ms",
         "median",
         "cpu ms",
+        "per s",
         "HF ms",
         "median",
         "cpu ms",
+        "per s",
         "HF/ours",
         "median",
         "cpu",
@@ -97,10 +105,15 @@ fn cells(row: &BenchRow) -> Vec<String> {
     let work = match row.work {
         Work::Vision { frames, side } => format!("{frames} frames of {side} px"),
         Work::Prefill { tokens } => format!("prefill of {tokens} tokens"),
-        Work::Decode { tokens, context } => format!("a token, {tokens} after {context}"),
+        Work::Decode { tokens, context, batch } => format!("a token, {batch} × {tokens} after {context}"),
+        Work::Questions { count, context, tokens } => {
+            format!("a question of {count}, {context} and {tokens} tokens")
+        }
     };
     let times = |times: &bench::Times| {
-        [times.best_ms, times.median_ms, times.best_cpu_ms].map(|ms| format!("{ms:.1}"))
+        let [best, median, cpu] =
+            [times.best_ms, times.median_ms, times.best_cpu_ms].map(|ms| format!("{ms:.1}"));
+        [best, median, cpu, format!("{:.2}", times.per_second)]
     };
     let mut cells = vec![row.size.to_string(), work];
     cells.extend(times(&row.ours));

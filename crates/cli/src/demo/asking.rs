@@ -17,7 +17,7 @@ use super::models;
 use crate::{
     args::DeviceArgs,
     context::Context,
-    models::{load_options, open},
+    models::{load_options, open, start_device},
     run::{progress::Progress, start},
 };
 
@@ -135,8 +135,9 @@ impl Asking<'_> {
 
     async fn run(&self, work: Work, total: usize) -> anyhow::Result<()> {
         let options = load_options(self.device, self.context)?;
-        let target = open(models::target(), options.clone()).await?;
-        let draft = open(models::draft(), options).await?;
+        let device = start_device(&options, self.context)?;
+        let target = open(&device, models::target(), options.clone()).await?;
+        let draft = open(&device, models::draft(), options).await?;
         let models = Models { target, draft: Some(draft) };
         let runner = start::runner(self.home, models, self.concurrency, false, self.context)?;
         let (sender, events) = unbounded_channel();

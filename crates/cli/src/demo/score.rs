@@ -92,11 +92,7 @@ fn cell(length: &str, strategy: &str, scored: &[&Scored]) -> DemoCell {
         high,
         frames: mean(|one| f64::from(one.target_frames)),
         bytes: mean(|one| one.io.bytes as f64),
-        seconds: mean(|one| {
-            let times = one.times;
-            (times.fetch_ms + times.decode_ms + times.vision_ms + times.prefill_ms + times.generate_ms)
-                / 1000.0
-        }),
+        seconds: mean(|one| one.times.sum_ms() / 1000.0),
     }
 }
 

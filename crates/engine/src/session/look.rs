@@ -1,6 +1,6 @@
 //! The new frames of a round.
 
-use spectemp_types::{Chooser, FrameRef, Round};
+use spectemp_types::{Chooser, FrameRef, Round, Stage, StageSpan};
 
 use super::{Conversation, Job, turn::Work};
 use crate::{
@@ -73,7 +73,10 @@ impl Job {
         let (wanted, images) = (times_s.len(), sizes.len());
         let scaler = self.setup.spec.plan.settings.scaler;
         let cancel = self.setup.cancel.clone();
+        let began_ms = self.elapsed_ms();
         let batch = self.setup.frames.frames(FrameRequest { times_s, mode, sizes, scaler, cancel }).await?;
+        let ended_ms = self.elapsed_ms();
+        work.timeline.push(StageSpan { stage: Stage::Frames, turn: None, began_ms, ended_ms });
         work.io += batch.io;
         work.times.fetch_ms += batch.fetch_ms;
         work.times.decode_ms += batch.decode_ms;

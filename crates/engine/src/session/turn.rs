@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use spectemp_types::{Constrain, DenseSample, Fallback, IoFigures, StageTimes, Turn, TurnKind, TurnRole};
+use spectemp_types::{
+    Constrain, DenseSample, Fallback, IoFigures, Stage, StageSpan, StageTimes, Turn, TurnKind, TurnRole,
+};
 
 use super::Job;
+use crate::sampling::recorded;
 use crate::{Ending, Generation, Grammar, Message, Request, Sampling, Score, SessionError, Vlm};
 
 /// What a model is asked.
@@ -28,6 +31,7 @@ pub(super) struct Work {
     pub(super) warnings: Vec<String>,
     pub(super) io: IoFigures,
     pub(super) times: StageTimes,
+    pub(super) timeline: Vec<StageSpan>,
 }
 
 impl Work {
@@ -40,6 +44,24 @@ impl Work {
             warnings: Vec::new(),
             io: IoFigures::default(),
             times: StageTimes::default(),
+            timeline: Vec::new(),
+        }
+    }
+
+    /// Records the stages of the turn that is recorded next, which was asked for at `asked_ms`: they follow each other.
+    fn pass(&mut self, asked_ms: f64, times: &StageTimes) {
+        let turn = Some(self.turns.len() as u32);
+        let mut began_ms = asked_ms;
+        let stages = [
+            (Stage::Wait, times.wait_ms),
+            (Stage::Vision, times.vision_ms),
+            (Stage::Prefill, times.prefill_ms),
+            (Stage::Generate, times.generate_ms),
+        ];
+        for (stage, ms) in stages {
+            let ended_ms = recorded(began_ms + ms);
+            self.timeline.push(StageSpan { stage, turn, began_ms, ended_ms });
+            began_ms = ended_ms;
         }
     }
 
@@ -83,12 +105,14 @@ impl Job {
             score: self.score(role),
             cancel: self.setup.cancel.clone(),
         };
+        let asked_ms = self.elapsed_ms();
         let generation = model
             .generate(request)
             .await
             .map_err(|source| SessionError::Model { role: role_name(role), source })?;
         work.times += generation.times;
         work.warn(doubt(role, self.score(role).is_some(), &generation));
+        work.pass(asked_ms, &generation.times);
         work.turns.push(Turn {
             role,
             kind,
@@ -99,6 +123,11 @@ impl Job {
             times: generation.times,
         });
         Ok(generation)
+    }
+
+    /// Milliseconds since the work on the job began.
+    pub(super) fn elapsed_ms(&self) -> f64 {
+        recorded(self.began.elapsed().as_secs_f64() * 1e3)
     }
 
     /// Fails once the session is cancelled.

@@ -47,7 +47,12 @@ fn hashing(salt: u64) -> (Arc<ScriptedVlm>, Arc<ScriptedVlm>) {
 
 /// A round without what it cost.
 fn bare(round: &Round) -> Round {
-    let mut round = Round { io: IoFigures::default(), times: StageTimes::default(), ..round.clone() };
+    let mut round = Round {
+        io: IoFigures::default(),
+        times: StageTimes::default(),
+        timeline: Vec::new(),
+        ..round.clone()
+    };
     for turn in &mut round.turns {
         turn.times = StageTimes::default();
         turn.tokens.reused = 0;

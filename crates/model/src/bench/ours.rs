@@ -1,18 +1,20 @@
-//! Our side: the network alone, without tokenizer and processor.
+//! Our side: the network alone, without tokenizer and processor; questions through all that serves them.
 
 use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 
-use super::{Run, Work};
+use super::Work;
+use super::report::Run;
+use super::served::Served;
 use crate::config::Config;
 use crate::files::ModelFiles;
 use crate::kernels::Threads;
 use crate::kv::Cache;
 use crate::network::Network;
 use crate::rope::Grid;
-use crate::text::Rows;
+use crate::text::{Rows, Span};
 use crate::weights::Weights;
 use crate::{DTypeChoice, ModelError};
 
@@ -21,8 +23,9 @@ const SAMPLE: usize = 101;
 
 pub(super) struct Ours {
     network: Network,
-    /// The context of the decode, filled by the first run.
-    context: Option<Cache>,
+    served: Served,
+    /// The contexts of the decodes, filled by the first run that needs them.
+    contexts: Vec<Cache>,
 }
 
 impl Ours {
@@ -33,14 +36,15 @@ impl Ours {
         let config = Config::parse(&config)?;
         let threads = Threads::new(threads);
         let network = Network::load(&config, &Weights::open(&files)?, &Device::Cpu, dtype, &threads)?;
-        Ok(Self { network, context: None })
+        Ok(Self { network, served: Served::load(folder, threads.count(), dtype)?, contexts: Vec::new() })
     }
 
     pub(super) fn run(&mut self, work: &Work) -> Result<Run, ModelError> {
         match *work {
             Work::Vision { frames, side } => self.vision(frames, side),
             Work::Prefill { tokens } => self.prefill(tokens),
-            Work::Decode { tokens, context } => self.decode(tokens, context),
+            Work::Decode { tokens, context, batch } => self.decode(tokens, context, batch),
+            Work::Questions { count, context, tokens } => self.served.questions(count, context, tokens),
         }
     }
 
@@ -54,64 +58,72 @@ impl Ours {
         let out = self.network.vision.forward(&patches, &grids)?;
         let (seconds, cpu_seconds) = start.elapsed();
         let values = out.get(out.dim(0)? - 1)?.to_vec1()?;
-        Ok(Run { seconds, cpu_seconds, values, tokens: Vec::new() })
+        Ok(Run { seconds, cpu_seconds, values, ..Run::default() })
     }
 
     fn prefill(&self, tokens: usize) -> Result<Run, ModelError> {
-        let ids = token_ids(tokens);
+        let ids = token_ids(tokens, 0);
         let mut cache = self.network.text.new_cache();
         let start = Clock::start();
-        let logits = self.logits(&ids, &mut cache)?;
+        let logits = self.logits(&[&ids], std::slice::from_mut(&mut cache))?;
         let (seconds, cpu_seconds) = start.elapsed();
-        Ok(Run { seconds, cpu_seconds, values: sampled(&logits), tokens: Vec::new() })
+        Ok(Run { seconds, cpu_seconds, values: sampled(&logits), ..Run::default() })
     }
 
-    fn decode(&mut self, tokens: usize, context: usize) -> Result<Run, ModelError> {
-        let mut cache = match self.context.take() {
-            Some(cache) => cache,
-            None => {
-                let mut cache = self.network.text.new_cache();
-                self.logits(&token_ids(context), &mut cache)?;
-                cache
-            }
-        };
-        cache.truncate(context)?;
-        let (mut token, mut chosen, mut logits) = (7, Vec::with_capacity(tokens), Vec::new());
+    fn decode(&mut self, tokens: usize, context: usize, batch: usize) -> Result<Run, ModelError> {
+        let mut caches = std::mem::take(&mut self.contexts);
+        while caches.len() < batch {
+            let mut cache = self.network.text.new_cache();
+            self.logits(&[&token_ids(context, caches.len())], std::slice::from_mut(&mut cache))?;
+            caches.push(cache);
+        }
+        caches.iter_mut().for_each(|cache| cache.truncate(context));
+        let vocab = self.network.text.vocab();
+        let (mut last, mut chosen) = (vec![7_u32; batch], vec![Vec::with_capacity(tokens); batch]);
+        let mut logits = Vec::new();
         let start = Clock::start();
         for _ in 0..tokens {
-            logits = self.logits(&[token], &mut cache)?;
-            token = largest(&logits);
-            chosen.push(token);
+            let ids: Vec<&[u32]> = last.chunks_exact(1).collect();
+            logits = self.logits(&ids, &mut caches[..batch])?;
+            last = logits.chunks_exact(vocab).map(largest).collect();
+            chosen.iter_mut().zip(&last).for_each(|(chosen, &token)| chosen.push(token));
         }
         let (seconds, cpu_seconds) = start.elapsed();
-        self.context = Some(cache);
-        Ok(Run { seconds, cpu_seconds, values: sampled(&logits), tokens: chosen })
+        self.contexts = caches;
+        let values = sampled(&logits[..vocab.min(logits.len())]);
+        Ok(Run { seconds, cpu_seconds, values, tokens: chosen.concat(), ..Run::default() })
     }
 
-    /// The logits after these tokens.
-    fn logits(&self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>, ModelError> {
+    /// The logits after these tokens of each sequence.
+    fn logits(&self, ids: &[&[u32]], caches: &mut [Cache]) -> Result<Vec<f32>, ModelError> {
         let text = &self.network.text;
-        let from = cache.len() as u32;
-        let positions: Vec<[u32; 3]> = (from..from + ids.len() as u32).map(|at| [at; 3]).collect();
-        let rotary = text.rotary(&positions)?;
-        let hidden = text.forward(&text.embed(ids)?, &rotary, cache, Rows::Last)?;
+        let positions = ids.iter().zip(&*caches).flat_map(|(ids, cache)| {
+            let from = cache.len() as u32;
+            (from..from + ids.len() as u32).map(|at| [at; 3])
+        });
+        let rotary = text.rotary(&positions.collect::<Vec<_>>())?;
+        let x = text.embed(&ids.concat())?;
+        let span =
+            |(cache, ids): (_, &&[u32])| Span { cache, tokens: ids.len(), rows: Rows::Last, tree: None };
+        let mut spans: Vec<Span<'_>> = caches.iter_mut().zip(ids).map(span).collect();
+        let hidden = text.forward_spans(&x, &rotary, &mut spans)?;
         let hidden = hidden.ok_or_else(|| ModelError::Prompt("no row came back".to_owned()))?;
         Ok(text.logits(&hidden)?.flatten_all()?.to_vec1()?)
     }
 }
 
 /// Wall time and time on all processors.
-struct Clock {
+pub(super) struct Clock {
     wall: Instant,
     cpu: f64,
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { cpu: cpu_seconds(), wall: Instant::now() }
     }
 
-    fn elapsed(&self) -> (f64, f64) {
+    pub(super) fn elapsed(&self) -> (f64, f64) {
         (self.wall.elapsed().as_secs_f64(), cpu_seconds() - self.cpu)
     }
 }
@@ -127,8 +139,9 @@ fn cpu_seconds() -> f64 {
 
 // The two formulas are also those of bench/peers/model_hf.py.
 
-fn token_ids(count: usize) -> Vec<u32> {
-    (0..count).map(|i| ((i * 7919 + 13) % 997) as u32).collect()
+/// Those of a sequence by its number.
+fn token_ids(count: usize, sequence: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 7919 + 13 + sequence * 101) % 997) as u32).collect()
 }
 
 /// `[count, values]` in -1..1

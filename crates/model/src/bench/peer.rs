@@ -7,10 +7,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Run, Work};
+use super::Work;
+use super::report::Run;
 use crate::ModelError;
 
-const SCRIPT: &str = include_str!("../../../../bench/peers/model_hf.py");
+/// The peer of the whole loop.
+pub(super) const LOOP: &str = include_str!("../../../../bench/peers/loop_hf.py");
+/// The peer of the single works.
+pub(super) const MODEL: &str = include_str!("../../../../bench/peers/model_hf.py");
 
 pub(super) struct Peer {
     process: Child,
@@ -26,10 +30,16 @@ struct Ready {
 }
 
 impl Peer {
-    pub(super) fn start(python: &Path, folder: &Path, threads: usize) -> Result<Self, ModelError> {
+    /// Starts a script, which is given folders and the number of threads.
+    pub(super) fn start(
+        python: &Path,
+        script: &'static str,
+        folders: &[&Path],
+        threads: usize,
+    ) -> Result<Self, ModelError> {
         let mut process = Command::new(python)
-            .args(["-c", SCRIPT])
-            .arg(folder)
+            .args(["-c", script])
+            .args(folders)
             .arg(threads.to_string())
             .env("OMP_NUM_THREADS", threads.to_string())
             .env("HF_HUB_OFFLINE", "1")
@@ -48,8 +58,17 @@ impl Peer {
         Ok(peer)
     }
 
-    pub(super) fn run(&mut self, work: &Work) -> Result<Run, ModelError> {
-        let request = serde_json::to_string(work).map_err(|error| failed(&error.to_string()))?;
+    /// Does the same work; questions have the prompts of `ours`.
+    pub(super) fn run(&mut self, work: &Work, ours: &Run) -> Result<Run, ModelError> {
+        let mut request = serde_json::to_value(work).map_err(|error| failed(&error.to_string()))?;
+        if let Work::Questions { .. } = work {
+            request["ids"] = serde_json::json!(ours.prompts);
+        }
+        self.ask(&request)
+    }
+
+    /// One line there, one back.
+    pub(super) fn ask<T: DeserializeOwned>(&mut self, request: &serde_json::Value) -> Result<T, ModelError> {
         if let Some(requests) = &mut self.requests {
             let sent = writeln!(requests, "{request}").and_then(|()| requests.flush());
             sent.map_err(|error| failed(&error.to_string()))?;
@@ -76,5 +95,5 @@ impl Drop for Peer {
 }
 
 fn failed(reason: &str) -> ModelError {
-    ModelError::Source { model: "bench/peers/model_hf.py".to_owned(), reason: reason.to_owned() }
+    ModelError::Source { model: "the peer (bench/peers)".to_owned(), reason: reason.to_owned() }
 }

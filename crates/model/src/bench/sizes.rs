@@ -1,7 +1,7 @@
 //! The models that are measured: the shape of Qwen2.5-VL at two sizes of the language model.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use candle_core::{DType, Device};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::ModelError;
 use crate::config::Config;
+use crate::files::ModelFiles;
 use crate::kernels::Threads;
 use crate::network::Network;
 use crate::weights::Weights;
@@ -17,6 +18,8 @@ use crate::weights::Weights;
 const SEED: u64 = 1;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+/// No token ends a turn: all generations have the length that is asked for.
+const NO_END: &[u8] = br#"{"eos_token_id": 4294967295}"#;
 
 /// Parameters of the language model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -155,21 +158,58 @@ impl Size {
 }
 
 /// Writes the size's checkpoint where it is not there yet.
-pub(super) fn prepare(size: Size, folder: &Path) -> Result<(), ModelError> {
+pub(super) fn prepare(size: Size, folder: &Path, tokenizer: &[u8]) -> Result<(), ModelError> {
+    std::fs::create_dir_all(folder).map_err(|source| read_error(folder, source))?;
+    let text = size.config().to_string();
+    write(folder, CONFIG, text.as_bytes())?;
+    write(folder, "tokenizer.json", tokenizer)?;
+    write(folder, "generation_config.json", NO_END)?;
     let weights = folder.join(WEIGHTS);
     if weights.is_file() {
         return Ok(());
     }
-    std::fs::create_dir_all(folder).map_err(|source| read_error(folder, source))?;
-    let text = size.config().to_string();
-    let path = folder.join(CONFIG);
-    std::fs::write(&path, &text).map_err(|source| read_error(&path, source))?;
     let random = Weights::random(SEED);
     // Loading asks for every tensor, which is how the weights learn their names and shapes.
     Network::load(&Config::parse(text.as_bytes())?, &random, &Device::Cpu, DType::F32, &Threads::new(0))?;
     let part = folder.join("model.safetensors.part");
     random.write_random(&part)?;
     std::fs::rename(&part, &weights).map_err(|source| read_error(&weights, source))
+}
+
+/// The size's weights in a folder that also has tokenizer, chat template and prompts of another checkpoint; the ids of
+/// images are that tokenizer's. Gives the folder.
+pub(super) fn prepare_for_loops(size: Size, cache: &Path, style: &ModelFiles) -> Result<PathBuf, ModelError> {
+    let weights = cache.join(size.folder());
+    let tokenizer = style.require("tokenizer.json")?;
+    prepare(size, &weights, &tokenizer)?;
+    let folder = cache.join(format!("loop-{size}-1"));
+    let prompts = folder.join("prompts");
+    std::fs::create_dir_all(&prompts).map_err(|source| read_error(&prompts, source))?;
+    let mut config = size.config();
+    let ids: Value =
+        serde_json::from_slice(&style.require(CONFIG)?).map_err(|error| ModelError::broken(CONFIG, error))?;
+    for name in ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"] {
+        config[name] = ids[name].clone();
+    }
+    write(&folder, CONFIG, config.to_string().as_bytes())?;
+    write(&folder, "tokenizer.json", &tokenizer)?;
+    write(&folder, "generation_config.json", NO_END)?;
+    for name in ["tokenizer_config.json", "prompts/target.jinja", "prompts/draft.jinja"] {
+        if let Some(bytes) = style.read(name)? {
+            write(&folder, name, &bytes)?;
+        }
+    }
+    let link = folder.join(WEIGHTS);
+    if !link.exists() {
+        let target = weights.join(WEIGHTS);
+        std::fs::hard_link(&target, &link).map_err(|source| read_error(&link, source))?;
+    }
+    Ok(folder)
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).map_err(|source| read_error(&path, source))
 }
 
 fn read_error(path: &Path, source: std::io::Error) -> ModelError {

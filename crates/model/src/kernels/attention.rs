@@ -1,4 +1,4 @@
-//! Rotary attention: causal over a cache (language), and inside segments (vision).
+//! Rotary attention: causal over the caches of several sequences (language), and inside segments (vision).
 //!
 //! Blocked over the keys with running maxima and sums, so that memory does not grow with the square of the tokens.
 
@@ -8,7 +8,7 @@ use super::buffer::{Target, filled};
 use super::panels::{HeadPanels, Queries};
 use super::tensor::{from_f32, is_ours, with_f32};
 use super::tile::ROWS;
-use super::{KvCache, Rotary, Threads, fallback, math};
+use super::{KvCache, KvMeter, Rotary, Threads, fallback, math};
 
 /// Query rows in a task of [`causal_attention`].
 const TASK_ROWS: usize = 4 * ROWS;
@@ -26,9 +26,24 @@ pub struct Heads {
     pub dim: usize,
 }
 
-/// Turns queries and keys, appends keys and values to the cache, and lets each new token attend to the cache up to itself.
+/// New tokens of one sequence in a call of [`causal_attention`].
+#[derive(Debug)]
+pub struct KvSpan<'a> {
+    /// What came before them.
+    pub cache: &'a mut KvCache,
+    /// How many.
+    pub tokens: usize,
+    /// Where they are a tree instead of a chain: for each the token, counted from the span's first, that it follows;
+    /// none where it follows the cache. A parent stands before its children.
+    pub tree: Option<&'a [Option<usize>]>,
+}
+
+/// Turns queries and keys, appends keys and values to the caches, and lets each new token attend to its own sequence's
+/// cache up to itself; in a tree to the cache and its own ancestors.
 ///
-/// `qkv` is `[tokens, (query + 2·kv)·dim]`, the result `[tokens, query·dim]`.
+/// `qkv` is `[tokens, (query + 2·kv)·dim]` with the spans' tokens one span after the other, the result
+/// `[tokens, query·dim]`. A token's result has the same bits whatever else is in the call: alone, in a chunk, or as
+/// the end of a path through a tree.
 ///
 /// # Errors
 /// Where shapes do not fit each other.
@@ -37,26 +52,50 @@ pub fn causal_attention(
     qkv: &Tensor,
     rotary: &Rotary,
     heads: &Heads,
-    cache: &mut KvCache,
+    spans: &mut [KvSpan<'_>],
 ) -> Result<Tensor> {
     let tokens = check(qkv, rotary, heads)?;
-    cache.check(heads)?;
+    check_spans(spans, tokens, heads)?;
     if !is_ours(qkv) {
-        let (q, k, v) = fallback::split_and_rotate(qkv, rotary, heads)?;
-        let (k, v) = cache.append_tensors(&k, &v)?;
-        return fallback::attend(&q, &k, &v, heads, true);
+        return fallback_spans(qkv, rotary, heads, spans);
     }
-    let panels = cache.grow_panels(tokens)?;
     let out = with_input(qkv, rotary, heads, |input| {
-        let append = |kv: usize, panels: &mut HeadPanels| input.append(kv, 0..tokens, panels);
-        if tokens < THREADED_APPEND {
-            panels.iter_mut().enumerate().for_each(|(kv, panels)| append(kv, panels));
-        } else {
-            threads.for_each(panels, &append);
-        }
-        Ok(input.causal(threads, panels))
+        input.append_spans(threads, spans)?;
+        Ok(input.causal(threads, spans))
     })?;
     from_f32(out, &[tokens, heads.query * heads.dim])
+}
+
+fn check_spans(spans: &[KvSpan<'_>], tokens: usize, heads: &Heads) -> Result<()> {
+    let sum: usize = spans.iter().map(|span| span.tokens).sum();
+    if sum != tokens {
+        bail!("spans of {sum} tokens for {tokens} rows");
+    }
+    for span in spans {
+        span.cache.check(heads)?;
+        if let Some(tree) = span.tree {
+            let ordered = tree.iter().enumerate().all(|(at, parent)| parent.is_none_or(|parent| parent < at));
+            if tree.len() != span.tokens || !ordered {
+                bail!("tree {tree:?} of {} tokens", span.tokens);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One sequence after the other.
+fn fallback_spans(qkv: &Tensor, rotary: &Rotary, heads: &Heads, spans: &mut [KvSpan<'_>]) -> Result<Tensor> {
+    let (q, k, v) = fallback::split_and_rotate(qkv, rotary, heads)?;
+    let mut first = 0;
+    let attended = spans.iter_mut().filter(|span| span.tokens > 0).map(|span| {
+        let part = |t: &Tensor| t.narrow(1, first, span.tokens);
+        let (k, v) = span.cache.append_tensors(&part(&k)?, &part(&v)?)?;
+        let q = part(&q)?;
+        first += span.tokens;
+        let mask = span.tree.map_or(fallback::Mask::Causal, fallback::Mask::Tree);
+        fallback::attend(&q, &k, &v, heads, mask)
+    });
+    Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// Turns queries and keys, and lets each token attend to all tokens of its own segment.
@@ -82,7 +121,7 @@ pub fn segment_attention(
         let (q, k, v) = fallback::split_and_rotate(qkv, rotary, heads)?;
         let attend = |bounds: &[u32]| {
             let part = |t: &Tensor| t.narrow(1, bounds[0] as usize, (bounds[1] - bounds[0]) as usize);
-            fallback::attend(&part(&q)?, &part(&k)?, &part(&v)?, heads, false)
+            fallback::attend(&part(&q)?, &part(&k)?, &part(&v)?, heads, fallback::Mask::None)
         };
         let filled = cu_seqlens.windows(2).filter(|bounds| bounds[0] < bounds[1]);
         return Tensor::cat(&filled.map(attend).collect::<Result<Vec<_>>>()?, 0);
@@ -144,44 +183,115 @@ impl Input<'_> {
     /// Appends tokens' keys and values of head `kv`.
     fn append(&self, kv: usize, tokens: std::ops::Range<usize>, panels: &mut HeadPanels) {
         let mut key = vec![0.0; self.heads.dim];
-        panels.reserve(tokens.len());
-        for token in tokens {
-            self.rotated(token, self.heads.query + kv, 1.0, &mut key);
-            panels.push(&key, self.head(token, self.heads.query + self.heads.kv + kv));
+        tokens.for_each(|token| self.append_one(kv, token, &mut key, panels));
+    }
+
+    fn append_one(&self, kv: usize, token: usize, key: &mut [f32], panels: &mut HeadPanels) {
+        self.rotated(token, self.heads.query + kv, 1.0, key);
+        panels.push(key, self.head(token, self.heads.query + self.heads.kv + kv));
+    }
+
+    /// Appends all spans' tokens to their caches.
+    fn append_spans(&self, threads: &Threads, spans: &mut [KvSpan<'_>]) -> Result<()> {
+        let (mut first, mut work) = (0, Vec::with_capacity(spans.len() * self.heads.kv));
+        for span in spans {
+            let tokens = first..first + span.tokens;
+            first = tokens.end;
+            let panels = span.cache.grow_panels(span.tokens)?;
+            work.extend(panels.iter_mut().enumerate().map(|(kv, panels)| (kv, tokens.clone(), panels)));
         }
+        let append =
+            |_: usize, (kv, tokens, panels): &mut (usize, std::ops::Range<usize>, &mut HeadPanels)| {
+                self.append(*kv, tokens.clone(), panels);
+            };
+        if self.tokens < THREADED_APPEND {
+            work.iter_mut().for_each(|item| append(0, item));
+        } else {
+            threads.for_each(&mut work, &append);
+        }
+        Ok(())
     }
 
     #[expect(unsafe_code, reason = "threads write parts of one result")]
-    fn causal(&self, threads: &Threads, panels: &[HeadPanels]) -> Vec<f32> {
-        let group = self.heads.query / self.heads.kv;
-        let rows = self.tokens * group;
-        let chunks = rows.div_ceil(TASK_ROWS);
+    fn causal(&self, threads: &Threads, spans: &[KvSpan<'_>]) -> Vec<f32> {
+        let tasks = self.causal_tasks(spans);
         let fill = |out: Target<'_>| {
-            threads.run(self.heads.kv * chunks, &|task| {
-                // Last rows first: they see the most keys.
-                let (kv, chunk) = (task % self.heads.kv, chunks - 1 - task / self.heads.kv);
-                let before = panels[kv].len() - self.tokens;
-                let row = |row: usize| Row {
-                    token: row / group,
-                    head: kv * group + row % group,
-                    visible: before + row / group + 1,
-                };
-                let rows = chunk * TASK_ROWS..((chunk + 1) * TASK_ROWS).min(rows);
-                self.attend(rows, &row, &panels[kv], out);
+            threads.run(tasks.len(), &|number| {
+                let task = &tasks[number];
+                match task.tree {
+                    Some(tree) => self.attend_tree(task, tree, out),
+                    None => self.attend_chain(task, out),
+                }
             });
         };
         // SAFETY: the tasks' rows are all tokens of all heads, each once.
-        unsafe { filled(rows * self.heads.kv * self.heads.dim, fill) }
+        unsafe { filled(self.tokens * self.heads.query * self.heads.dim, fill) }
+    }
+
+    /// Pieces of work of similar size, those that see the most keys first.
+    fn causal_tasks<'a>(&self, spans: &'a [KvSpan<'_>]) -> Vec<CausalTask<'a>> {
+        let group = self.heads.query / self.heads.kv;
+        let (mut first, mut tasks) = (0, Vec::new());
+        for span in spans {
+            let rows = span.tokens * group;
+            // The tokens of a tree share one scratch copy of the cache's end.
+            let step = if span.tree.is_some() { rows.max(1) } else { TASK_ROWS };
+            for (kv, panels) in span.cache.panels().iter().enumerate() {
+                tasks.extend((0..rows).step_by(step).map(|row| CausalTask {
+                    kv,
+                    panels,
+                    first,
+                    before: panels.len() - span.tokens,
+                    rows: row..rows.min(row + step),
+                    tree: span.tree,
+                }));
+            }
+            first += span.tokens;
+        }
+        tasks.sort_by_key(|task| std::cmp::Reverse(task.rows.len() * (task.before + task.rows.end / group)));
+        tasks
+    }
+
+    fn attend_chain(&self, task: &CausalTask<'_>, out: Target<'_>) {
+        let group = self.heads.query / self.heads.kv;
+        let row = |row: usize| Row {
+            token: task.first + row / group,
+            head: task.kv * group + row % group,
+            visible: task.before + row / group + 1,
+        };
+        self.attend(task.rows.clone(), &row, task.panels, out);
+    }
+
+    /// Each token sees the cache and its own path, laid out as if the path had come alone.
+    fn attend_tree(&self, task: &CausalTask<'_>, tree: &[Option<usize>], out: Target<'_>) {
+        let group = self.heads.query / self.heads.kv;
+        // Shares the cache's blocks; the first push copies the last one.
+        let mut path = task.panels.clone();
+        let mut key = vec![0.0; self.heads.dim];
+        for (token, _) in tree.iter().enumerate() {
+            let mut ancestors: Vec<usize> =
+                std::iter::successors(Some(token), |&token| tree[token]).collect();
+            ancestors.reverse();
+            path.truncate(task.before);
+            ancestors.iter().for_each(|&at| self.append_one(task.kv, task.first + at, &mut key, &mut path));
+            let row = |row: usize| Row {
+                token: task.first + token,
+                head: task.kv * group + row,
+                visible: path.len(),
+            };
+            self.attend(0..group, &row, &path, out);
+        }
     }
 
     #[expect(unsafe_code, reason = "threads write parts of one result")]
     fn segments(&self, threads: &Threads, cu_seqlens: &[u32]) -> Vec<f32> {
         let group = self.heads.query / self.heads.kv;
+        let meter = KvMeter::default();
         let fill = |out: Target<'_>| {
             threads.run((cu_seqlens.len() - 1) * self.heads.kv, &|task| {
                 let (segment, kv) = (task / self.heads.kv, task % self.heads.kv);
                 let (from, to) = (cu_seqlens[segment] as usize, cu_seqlens[segment + 1] as usize);
-                let mut panels = HeadPanels::new(self.heads.dim);
+                let mut panels = HeadPanels::with_room(self.heads.dim, to - from, &meter);
                 self.append(kv, from..to, &mut panels);
                 let row = |row: usize| Row {
                     token: from + row / group,
@@ -225,6 +335,19 @@ impl Input<'_> {
             }
         }
     }
+}
+
+/// Queries of one span that share a key head.
+struct CausalTask<'a> {
+    kv: usize,
+    panels: &'a HeadPanels,
+    /// The span's first token in the call.
+    first: usize,
+    /// Tokens in the cache before it.
+    before: usize,
+    /// Rows of the span: token by token, the heads of the group.
+    rows: std::ops::Range<usize>,
+    tree: Option<&'a [Option<usize>]>,
 }
 
 /// A query: whose it is, and how many keys it sees.

@@ -58,25 +58,50 @@ pub(super) fn split_and_rotate(
     Ok((queries, keys, part(heads.query + heads.kv, heads.kv)?))
 }
 
-/// Attention of `q` `[query, tokens, dim]` over `k`, `v` `[kv, all, dim]`; where `causal`, token `i` sees the first
-/// `all - tokens + i + 1`. Gives `[tokens, query·dim]`.
-pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: &Heads, causal: bool) -> Result<Tensor> {
-    let (tokens, all) = (q.dim(1)?, k.dim(1)?);
-    let group = heads.query / heads.kv;
-    let spread = |t: &Tensor| {
-        t.unsqueeze(1)?.expand((heads.kv, group, all, heads.dim))?.reshape((heads.query, all, heads.dim))
-    };
-    let (k, v) = (spread(k)?.contiguous()?, spread(v)?.contiguous()?);
-    let scores = (q.contiguous()?.matmul(&k.t()?)?.to_dtype(DType::F32)? / (heads.dim as f64).sqrt())?;
-    let scores = if causal { scores.broadcast_add(&causal_mask(tokens, all, q)?)? } else { scores };
-    let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
-    weights.matmul(&v)?.transpose(0, 1)?.reshape((tokens, heads.query * heads.dim))
+/// Which keys a query sees.
+#[derive(Clone, Copy)]
+pub(super) enum Mask<'a> {
+    /// All.
+    None,
+    /// Token `i` of `tokens` the first `all - tokens + i + 1`.
+    Causal,
+    /// The first `all - tokens`, and of the rest itself and its ancestors: for each token the one it follows.
+    Tree(&'a [Option<usize>]),
 }
 
-/// `[1, tokens, all]`: 0 where a token sees a key, minus infinity where the key comes later.
-fn causal_mask(tokens: usize, all: usize, like: &Tensor) -> Result<Tensor> {
-    let mask: Vec<f32> = (0..tokens)
-        .flat_map(|i| (0..all).map(move |j| if j + tokens > all + i { f32::NEG_INFINITY } else { 0.0 }))
-        .collect();
-    Tensor::from_vec(mask, (1, tokens, all), like.device())
+/// Attention of `q` `[query, tokens, dim]` over `k`, `v` `[kv, all, dim]`. Gives `[tokens, query·dim]`.
+pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: &Heads, mask: Mask<'_>) -> Result<Tensor> {
+    let (tokens, all) = (q.dim(1)?, k.dim(1)?);
+    let group = heads.query / heads.kv;
+    // The queries of a group read their key head in one product; keys and values are not copied.
+    let q = q.contiguous()?.reshape((heads.kv, group * tokens, heads.dim))?;
+    let scores = (q.matmul(&k.t()?)?.to_dtype(DType::F32)? / (heads.dim as f64).sqrt())?;
+    let scores = scores.reshape((heads.query, tokens, all))?;
+    let scores = match mask.values(tokens, all) {
+        Some(values) => scores.broadcast_add(&Tensor::from_vec(values, (1, tokens, all), q.device())?)?,
+        None => scores,
+    };
+    let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
+    let mixed = weights.reshape((heads.kv, group * tokens, all))?.matmul(v)?; // [kv, group * tokens, dim]
+    let mixed = mixed.reshape((heads.query, tokens, heads.dim))?;
+    mixed.transpose(0, 1)?.reshape((tokens, heads.query * heads.dim))
+}
+
+impl Mask<'_> {
+    /// `[tokens, all]`: 0 where a token sees a key, minus infinity where it does not; none where all see all.
+    fn values(self, tokens: usize, all: usize) -> Option<Vec<f32>> {
+        let before = all - tokens;
+        let sees = |i: usize, j: usize| match self {
+            Self::None => true,
+            Self::Causal => j <= before + i,
+            Self::Tree(tree) => {
+                j < before || std::iter::successors(Some(i), |&at| tree[at]).any(|at| before + at == j)
+            }
+        };
+        if matches!(self, Self::None) || (tokens == 1 && sees(0, all - 1)) {
+            return None;
+        }
+        let value = |at: usize| if sees(at / all, at % all) { 0.0 } else { f32::NEG_INFINITY };
+        Some((0..tokens * all).map(value).collect())
+    }
 }

@@ -1,72 +1,129 @@
-//! Keys and values of one head, laid out for products of up to 12 queries at a time.
+//! Keys and values of one head, in blocks that heads share, laid out for products of up to 12 queries at a time.
+//!
+//! A clone shares all blocks; the first write to a shared block copies it. A common prefix is therefore held once,
+//! however many sequences go on from it.
+
+use std::sync::Arc;
 
 use super::buffer::{Buffer, Target};
 use super::math;
+use super::meter::{Charge, KvMeter};
 use super::tile::{PANEL, Panel, ROWS, Tile};
 
 /// Keys in a block: their scores for 12 queries stay in the L1 cache. Blocks start at multiples of it, so that a
 /// query's sums do not depend on which tokens came in the same call.
-const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 
 const ZEROS: [f32; PANEL] = [0.0; PANEL];
 
-/// Keys as panels of 32 tokens `[panel][dim][32]`, values as panels of 32 dimensions, each `[token][32]`.
+/// Keys and values of consecutive tokens of one head.
 #[derive(Clone, Debug)]
 pub(super) struct HeadPanels {
     dim: usize,
     len: usize,
+    /// Each holds [`BLOCK`] tokens, the last one those that are left.
+    blocks: Vec<Arc<Block>>,
+    meter: KvMeter,
+}
+
+/// Keys as panels of 32 tokens `[panel][dim][32]`, values as panels of 32 dimensions `[panel][token][32]`.
+#[derive(Clone, Debug)]
+struct Block {
     keys: Vec<f32>,
-    values: Vec<Vec<f32>>,
+    values: Vec<f32>,
+    /// Tokens that there is room for.
+    room: usize,
+    _charge: Charge,
+}
+
+impl Block {
+    fn new(dim: usize, room: usize, meter: &KvMeter) -> Self {
+        let (keys, values) = (room * dim, room * dim.next_multiple_of(PANEL));
+        let charge = meter.charge((keys + values) * size_of::<f32>());
+        Self { keys: vec![0.0; keys], values: vec![0.0; values], room, _charge: charge }
+    }
+
+    /// Writes token `at`, which may have held another before.
+    fn set(&mut self, at: usize, key: &[f32], value: &[f32]) {
+        let column = at / PANEL * key.len() * PANEL + at % PANEL;
+        for (to, key) in self.keys[column..].iter_mut().step_by(PANEL).zip(key) {
+            *to = *key;
+        }
+        for (panel, part) in value.chunks(PANEL).enumerate() {
+            self.values[(panel * self.room + at) * PANEL..][..part.len()].copy_from_slice(part);
+        }
+    }
+
+    /// Reads token `at`.
+    fn get(&self, at: usize, key: &mut [f32], value: &mut [f32]) {
+        let column = at / PANEL * key.len() * PANEL + at % PANEL;
+        for (key, from) in key.iter_mut().zip(self.keys[column..].iter().step_by(PANEL)) {
+            *key = *from;
+        }
+        for (panel, part) in value.chunks_mut(PANEL).enumerate() {
+            part.copy_from_slice(&self.values[(panel * self.room + at) * PANEL..][..part.len()]);
+        }
+    }
 }
 
 impl HeadPanels {
-    pub(super) fn new(dim: usize) -> Self {
-        Self { dim, len: 0, keys: Vec::new(), values: vec![Vec::new(); dim.div_ceil(PANEL)] }
+    pub(super) fn new(dim: usize, meter: &KvMeter) -> Self {
+        Self { dim, len: 0, blocks: Vec::new(), meter: meter.clone() }
+    }
+
+    /// For `tokens` and no more: short ones take no whole block.
+    pub(super) fn with_room(dim: usize, tokens: usize, meter: &KvMeter) -> Self {
+        let mut panels = Self::new(dim, meter);
+        if tokens <= BLOCK {
+            panels.blocks.push(Arc::new(Block::new(dim, tokens.next_multiple_of(PANEL), meter)));
+        }
+        panels
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn reserve(&mut self, tokens: usize) {
-        let panels = (self.len + tokens).div_ceil(PANEL);
-        self.keys.reserve((panels * self.dim * PANEL).saturating_sub(self.keys.len()));
-        self.values.iter_mut().for_each(|values| values.reserve(tokens * PANEL));
-    }
-
     /// Appends one token's key and value.
     pub(super) fn push(&mut self, key: &[f32], value: &[f32]) {
-        if self.len.is_multiple_of(PANEL) {
-            // A truncated cache may have this panel already.
-            self.keys.resize((self.len / PANEL + 1) * self.dim * PANEL, 0.0);
+        let number = self.len / BLOCK;
+        if number == self.blocks.len() {
+            self.blocks.push(Arc::new(Block::new(self.dim, BLOCK, &self.meter)));
         }
-        let column = self.len / PANEL * self.dim * PANEL + self.len % PANEL;
-        for (to, key) in self.keys[column..].iter_mut().step_by(PANEL).zip(key) {
-            *to = *key;
-        }
-        for (values, part) in self.values.iter_mut().zip(value.chunks(PANEL)) {
-            values.extend_from_slice(part);
-            values.resize((self.len + 1) * PANEL, 0.0);
-        }
+        Arc::make_mut(&mut self.blocks[number]).set(self.len % BLOCK, key, value);
         self.len += 1;
     }
 
-    /// Gives back what growing reserved ahead.
-    pub(super) fn shrink(&mut self) {
-        self.keys.shrink_to_fit();
-        self.values.iter_mut().for_each(Vec::shrink_to_fit);
-    }
-
-    /// Bytes that are reserved.
-    pub(super) fn bytes(&self) -> usize {
-        let values: usize = self.values.iter().map(Vec::capacity).sum();
-        (self.keys.capacity() + values) * size_of::<f32>()
-    }
-
+    /// Forgets all tokens from `len` on.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        self.keys.truncate(self.len.div_ceil(PANEL) * self.dim * PANEL);
-        self.values.iter_mut().for_each(|values| values.truncate(self.len * PANEL));
+        self.blocks.truncate(self.len.div_ceil(BLOCK));
+    }
+
+    /// Of the tokens from `from` on, keeps those at these places (counted from `from`, rising).
+    pub(super) fn keep(&mut self, from: usize, places: &[usize]) {
+        let mut kept = vec![0.0; places.len() * 2 * self.dim];
+        for (token, place) in kept.chunks_exact_mut(2 * self.dim).zip(places) {
+            let (key, value) = token.split_at_mut(self.dim);
+            let at = from + place;
+            self.blocks[at / BLOCK].get(at % BLOCK, key, value);
+        }
+        self.truncate(from);
+        for token in kept.chunks_exact(2 * self.dim) {
+            let (key, value) = token.split_at(self.dim);
+            self.push(key, value);
+        }
+    }
+
+    /// Bytes of its blocks, shared ones included.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |block: &Arc<Block>| (block.keys.len() + block.values.len()) * size_of::<f32>();
+        self.blocks.iter().map(of).sum()
+    }
+
+    /// Bytes of one block.
+    pub(super) fn block_bytes(dim: usize) -> usize {
+        BLOCK * (dim + dim.next_multiple_of(PANEL)) * size_of::<f32>()
     }
 }
 
@@ -143,8 +200,9 @@ impl Queries {
     #[expect(unsafe_code, reason = "tiles are addressed by pointers")]
     fn score(&mut self, head: &HeadPanels, block: usize, keys: usize) {
         let scores = Target::new(&mut self.scores);
+        let held = &head.blocks[block / BLOCK];
         for column in (0..keys).step_by(PANEL) {
-            let panel = &head.keys[(block + column) * self.dim..][..self.dim * PANEL];
+            let panel = &held.keys[column * self.dim..][..self.dim * PANEL];
             let tile = Tile {
                 depth: self.dim,
                 rows: self.rows,
@@ -185,8 +243,9 @@ impl Queries {
     fn mix(&mut self, head: &HeadPanels, block: usize, keys: usize) {
         let padded = self.dim.next_multiple_of(PANEL);
         let mixed = Target::new(&mut self.mixed);
-        for (panel, values) in head.values.iter().enumerate() {
-            let values = &values[block * PANEL..][..keys * PANEL];
+        let held = &head.blocks[block / BLOCK];
+        for (panel, values) in held.values.chunks_exact(held.room * PANEL).enumerate() {
+            let values = &values[..keys * PANEL];
             let to = mixed.address(panel * PANEL);
             let tile = Tile {
                 depth: keys,

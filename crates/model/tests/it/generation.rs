@@ -6,7 +6,7 @@ use spectemp_engine::{Generation, Message, Part, Role, Sampling, Score, Vlm, Vlm
 use spectemp_model::{DeviceChoice, LoadOptions, ModelFiles, QwenVlm};
 use spectemp_types::TurnFinish;
 
-use crate::support::{copy, data, demo, image, load, message, options, request, text};
+use crate::support::{copy, data, demo, endless, image, load, message, options, request, text};
 
 /// A question after some frames, as the demonstration's templates put it.
 fn question(frames: u32, colour: &str) -> Vec<Message> {
@@ -17,14 +17,6 @@ fn question(frames: u32, colour: &str) -> Vec<Message> {
     }
     parts.push(text(&format!("{}\nWhat digit flashes in the {colour} scene?", frames * 10 + 5)));
     vec![message(Role::User, parts)]
-}
-
-/// The golden checkpoint with an end token that it cannot write.
-fn endless() -> tempfile::TempDir {
-    let folder = copy(&data("untied/model"));
-    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id":9999}"#)
-        .expect("writable");
-    folder
 }
 
 async fn generate(model: &QwenVlm, messages: Vec<Message>) -> Generation {

@@ -2,12 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod batching;
 mod broken;
 mod generation;
 mod gguf;
 mod gguf_file;
 mod golden;
 mod hub;
+mod loops;
 mod network;
 mod processor;
 mod spellings;

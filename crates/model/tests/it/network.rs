@@ -7,7 +7,7 @@ use spectemp_model::kernels::Threads;
 use spectemp_model::kv::Cache;
 use spectemp_model::network::Network;
 use spectemp_model::processor::{Patches, Processor};
-use spectemp_model::text::Rows;
+use spectemp_model::text::{Rows, Span};
 use spectemp_model::weights::Weights;
 
 use crate::support::{copy, data, image, relative};
@@ -80,6 +80,66 @@ fn pieces_give_what_the_whole_gives() {
     }
 }
 
+/// Decoding, prompts in chunks and verification in one call, with other sequences' caches between.
+#[test]
+fn a_batch_of_mixed_lengths_is_the_singles_bit_for_bit() {
+    let network = network(DType::F32);
+    let text = &network.text;
+    let works = [
+        (40, 1, Rows::Last),
+        (0, 64, Rows::None),
+        (259, 1, Rows::Last),
+        (7, 5, Rows::All),
+        (0, 3, Rows::Last),
+        (12, 1, Rows::Last),
+    ];
+    let starts: Vec<Cache> = (0..)
+        .zip(works)
+        .map(|(seed, (before, ..))| {
+            let mut cache = text.new_cache();
+            if before > 0 {
+                run(&network, &ids(before, seed), 0, &mut cache);
+            }
+            cache
+        })
+        .collect();
+    let new: Vec<Vec<u32>> = (0..).zip(works).map(|(seed, (_, new, _))| ids(new, 50 + seed)).collect();
+    let positions = |number: usize| {
+        let from = starts[number].len() as u32;
+        (from..from + new[number].len() as u32).map(|at| [at; 3]).collect::<Vec<_>>()
+    };
+    let mut caches = starts.clone();
+    let mut spans: Vec<Span<'_>> = caches
+        .iter_mut()
+        .zip(works)
+        .map(|(cache, (_, tokens, rows))| Span { cache, tokens: tokens as usize, rows, tree: None })
+        .collect();
+    let x = text.embed(&new.concat()).expect("embeddings");
+    let all: Vec<_> = (0..works.len()).flat_map(positions).collect();
+    let rotary = text.rotary(&all).expect("tables");
+    let hidden = text.forward_spans(&x, &rotary, &mut spans).expect("it runs").expect("rows");
+    let together = text.logits(&hidden).expect("logits");
+    let mut first = 0;
+    for (number, (_, _, rows)) in works.into_iter().enumerate() {
+        let mut cache = starts[number].clone();
+        let x = text.embed(&new[number]).expect("embeddings");
+        let rotary = text.rotary(&positions(number)).expect("tables");
+        let Some(hidden) = text.forward(&x, &rotary, &mut cache, rows).expect("it runs") else {
+            assert_eq!(rows, Rows::None);
+            continue;
+        };
+        let alone = text.logits(&hidden).expect("logits");
+        let count = alone.dims()[0];
+        let part = together.narrow(0, first, count).expect("its rows");
+        assert_eq!(relative(&part, &alone), 0.0, "sequence {number}");
+        first += count;
+        // What the batch left in its cache is the same, too.
+        let next = [run(&network, &[5], 0, &mut cache), run(&network, &[5], 0, &mut caches[number])];
+        assert_eq!(relative(&next[0], &next[1]), 0.0, "after sequence {number}");
+    }
+    assert_eq!(first, together.dims()[0]);
+}
+
 #[test]
 fn after_a_rollback_all_is_as_if_nothing_had_been() {
     let network = network(DType::F32);
@@ -88,13 +148,13 @@ fn after_a_rollback_all_is_as_if_nothing_had_been() {
     let fresh = run(&network, &mixed, 0, &mut network.text.new_cache());
     let mut cache = network.text.new_cache();
     run(&network, &first, 0, &mut cache);
-    let branch = cache.prefix(25).expect("a copy");
-    cache.truncate(25).expect("cut");
+    let branch = cache.fork(25);
+    cache.truncate(25);
     assert_eq!((cache.len(), branch.len()), (25, 25));
     let wanted = fresh.narrow(0, 25, 20).expect("rows");
     let rolled = run(&network, &mixed, 25, &mut cache);
     assert!(relative(&rolled, &wanted) < 1e-5);
-    // The copy shares nothing with what it was copied from.
+    // The fork does not see what was appended to the cache that it shares memory with.
     let mut branch = branch;
     let again = run(&network, &mixed, 25, &mut branch);
     assert!(relative(&again, &wanted) < 1e-5);

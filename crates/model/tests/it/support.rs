@@ -49,6 +49,14 @@ pub(crate) fn copy(folder: &Path) -> tempfile::TempDir {
     copy
 }
 
+/// The golden checkpoint with an end token that it cannot write.
+pub(crate) fn endless() -> tempfile::TempDir {
+    let folder = copy(&data("untied/model"));
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id":9999}"#)
+        .expect("writable");
+    folder
+}
+
 pub(crate) fn greedy() -> Sampling {
     Sampling { temperature: 0.0, top_p: 1.0, seed: 0 }
 }

@@ -45,8 +45,14 @@ fn frame(pts_s: f64) -> FrameRef {
 pub(crate) fn round(no: u32) -> Round {
     let next = TimeSpan { start_s: 10.0, end_s: 20.0 };
     let tokens = TokenCounts { text: 50, visual: 64, reused: 10, generated: 7 };
-    let times =
-        StageTimes { fetch_ms: 1.5, decode_ms: 2.0, vision_ms: 3.0, prefill_ms: 4.0, generate_ms: 5.0 };
+    let times = StageTimes {
+        fetch_ms: 1.5,
+        decode_ms: 2.0,
+        wait_ms: 2.5,
+        vision_ms: 3.0,
+        prefill_ms: 4.0,
+        generate_ms: 5.0,
+    };
     let turn = Turn {
         role: TurnRole::Target,
         kind: TurnKind::Regular,
@@ -73,6 +79,7 @@ pub(crate) fn round(no: u32) -> Round {
         warnings: vec![],
         io: IoFigures { requests: 3, bytes: 1000, decoded_frames: 4, full_scan: false },
         times,
+        timeline: Vec::new(),
     }
 }
 

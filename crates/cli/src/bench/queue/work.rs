@@ -107,6 +107,7 @@ fn round() -> Round {
     let times = StageTimes {
         fetch_ms: 120.0,
         decode_ms: 90.0,
+        wait_ms: 30.0,
         vision_ms: 400.0,
         prefill_ms: 700.0,
         generate_ms: 2000.0,
@@ -134,5 +135,6 @@ fn round() -> Round {
         warnings: vec![],
         io: IoFigures { requests: 20, bytes: 5_000_000, decoded_frames: 16, full_scan: false },
         times,
+        timeline: Vec::new(),
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn round(job: usize, no: u32, epoch: u32) -> Round {
         warnings: vec![format!("round {no} of {job} in epoch {epoch}")],
         io: IoFigures::default(),
         times: StageTimes::default(),
+        timeline: Vec::new(),
     }
 }
 

@@ -1,0 +1,345 @@
+//! The requests of one model, worked on together. A step encodes one piece of somebody's images, and runs one token of
+//! every request that decodes and one chunk of prompts in a single call, so that the weights are read once and a long prompt
+//! holds nobody up for more than its chunk. What must be shared out goes to the request that got a share least recently.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use spectemp_engine::VlmError;
+
+use crate::ModelError;
+use crate::kernels::Threads;
+use crate::kv::Cache;
+use crate::memory::{Memory, Usage};
+use crate::network::Network;
+use crate::prefix::{ModelId, common};
+use crate::processor::Patches;
+use crate::prompt::PromptMaker;
+use crate::sequence::{Completed, Sequence};
+use crate::visions::VisionKey;
+
+/// Patches that go through the vision tower in one step; images are grouped up to it, a larger one goes alone.
+const VISION_PATCHES: usize = 1024;
+
+/// A request waits until another's prompt that begins alike has run, where that saves so many tokens at least and a
+/// quarter of those that it must run. Less, such as a system message, is sooner computed again.
+const WORTH_WAITING: usize = 16;
+
+/// A model on its device's thread, with its requests.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) id: ModelId,
+    pub(crate) network: Network,
+    pub(crate) maker: Arc<PromptMaker>,
+    /// Revision and type of the weights.
+    pub(crate) weights: String,
+    pub(crate) threads: Threads,
+    /// Tokens of prompts in a step.
+    pub(crate) prefill_chunk: usize,
+    /// Requests that were not begun, in the order in which they came.
+    pub(crate) waiting: VecDeque<Sequence>,
+    pub(crate) active: Vec<Sequence>,
+    /// Steps so far.
+    pub(crate) clock: u64,
+}
+
+impl Model {
+    /// Whether a step would do anything.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.active.is_empty()
+    }
+
+    /// One step of all requests.
+    pub(crate) fn step(&mut self, memory: &mut Memory) {
+        self.clock += 1;
+        self.drop_cancelled();
+        self.admit(memory);
+        self.active.sort_by_key(|sequence| sequence.served);
+        self.encode_piece(memory);
+        self.run_batch();
+        self.retire(memory);
+    }
+
+    fn drop_cancelled(&mut self) {
+        let all = self.waiting.iter_mut().chain(&mut self.active);
+        all.filter(|sequence| sequence.is_cancelled())
+            .for_each(|sequence| sequence.fail(VlmError::Cancelled));
+        self.waiting.retain(|sequence| !sequence.is_gone());
+        self.active.retain(|sequence| !sequence.is_gone());
+    }
+
+    /// Begins waiting requests in their order, as far as the memory reaches. One whose prompt another is computing just
+    /// now waits for that without holding up those behind it.
+    fn admit(&mut self, memory: &mut Memory) {
+        let mut full = false;
+        for mut sequence in std::mem::take(&mut self.waiting) {
+            if full || self.is_coming(&sequence, memory) {
+                self.waiting.push_back(sequence);
+                continue;
+            }
+            memory.set_usage(self.id, self.usage());
+            let cache = self.longest_prefix(&sequence, memory);
+            if memory.make_room(self.still_to_come(sequence.tokens_at_most(), cache.len(), true)) {
+                sequence.begin(cache, self.clock);
+                self.active.push(sequence);
+            } else {
+                full = true;
+                self.waiting.push_back(sequence);
+            }
+        }
+        memory.set_usage(self.id, self.usage());
+    }
+
+    /// Whether a running request is about to compute more of this prompt than anything holds now.
+    fn is_coming(&self, sequence: &Sequence, memory: &Memory) -> bool {
+        let keys = reusable(sequence);
+        let coming = self.active.iter().filter(|other| other.is_filling());
+        let most = coming.map(|other| common(&other.prompt.keys, keys)).max().unwrap_or(0);
+        if most < WORTH_WAITING {
+            return false;
+        }
+        let now = self.longest(sequence, memory);
+        most.saturating_sub(now) >= WORTH_WAITING.max((keys.len() - now) / 4)
+    }
+
+    /// Tokens of the prompt that some cache holds.
+    fn longest(&self, sequence: &Sequence, memory: &Memory) -> usize {
+        let keys = reusable(sequence);
+        let live = self.active.iter().map(|other| common(&other.prompt.keys, keys).min(other.cache.len()));
+        live.max().unwrap_or(0).max(memory.kept.longest(self.id, keys))
+    }
+
+    /// A cache that begins with as much of the prompt as any does.
+    fn longest_prefix(&self, sequence: &Sequence, memory: &mut Memory) -> Cache {
+        let keys = reusable(sequence);
+        let shared = |other: &Sequence| common(&other.prompt.keys, keys).min(other.cache.len());
+        let live = self.active.iter().map(|other| (shared(other), other)).max_by_key(|(length, _)| *length);
+        let kept = memory.kept.longest(self.id, keys);
+        match live.filter(|(length, _)| *length > kept) {
+            Some((length, other)) => other.cache.fork(length),
+            None => {
+                let empty = || self.network.text.metered_cache(&memory.meter);
+                memory.kept.fork(self.id, keys).unwrap_or_else(empty)
+            }
+        }
+    }
+
+    /// What the running requests take and may still take.
+    fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for sequence in &self.active {
+            let (most, held) = (sequence.tokens_at_most(), sequence.cache.len());
+            usage.held += sequence.cache.bytes();
+            usage.promised += self.still_to_come(most, held, sequence.is_fresh());
+        }
+        usage
+    }
+
+    /// Bytes that a request of so many tokens may still take once it holds some. A fresh one has only shared blocks, of
+    /// which its first write copies the last. (Who forks a running one pays for the copy that either of them makes.)
+    fn still_to_come(&self, most: usize, held: usize, fresh: bool) -> usize {
+        let text = &self.network.text;
+        let own = match fresh {
+            false => held,
+            true if text.forks_share() => held / Cache::BLOCK * Cache::BLOCK,
+            true => 0,
+        };
+        text.cache_bytes(most).saturating_sub(text.cache_bytes(own))
+    }
+
+    /// Encodes one group of images for the first request that needs any.
+    fn encode_piece(&mut self, memory: &mut Memory) {
+        for number in 0..self.active.len() {
+            if !self.active[number].wants_vision() {
+                continue;
+            }
+            match catch_unwind(AssertUnwindSafe(|| self.encode_for(number, memory))) {
+                Ok(Ok(false)) => continue,
+                Ok(Ok(true)) => {}
+                Ok(Err(error)) => self.active[number].fail(error.into()),
+                Err(_) => {
+                    self.active[number].fail(panicked());
+                    memory.visions.clear(self.id);
+                }
+            }
+            return;
+        }
+    }
+
+    /// Encodes one group of a request's images; false where none is missing.
+    fn encode_for(&mut self, number: usize, memory: &mut Memory) -> Result<bool, ModelError> {
+        let missing = self.missing_images(number, memory);
+        if missing.is_empty() {
+            self.active[number].end_vision();
+            return Ok(false);
+        }
+        self.active[number].served = self.clock;
+        self.encode_group(number, &missing, memory)?;
+        Ok(true)
+    }
+
+    /// Takes what the cache has of a request's images; gives the numbers of those that it has not, of equal ones the first.
+    fn missing_images(&mut self, number: usize, memory: &mut Memory) -> Vec<usize> {
+        let sequence = &mut self.active[number];
+        let device = self.network.text.device();
+        let width = self.network.config.text.hidden_size;
+        let mut missing: Vec<usize> = Vec::new();
+        for index in 0..sequence.prompt.images.len() {
+            let image = &sequence.prompt.images[index];
+            if sequence.embeds[index].is_some() || !sequence.needs(image) {
+                continue;
+            }
+            let key = VisionKey { model: self.id, weights: &self.weights, image: image.hash };
+            let equal = |other: &usize| sequence.prompt.images[*other].hash == image.hash;
+            match memory.visions.get(&key, (image.tokens, width), device) {
+                Some(embedding) => sequence.embeds[index] = Some(embedding),
+                None if missing.iter().any(equal) => {}
+                None => missing.push(index),
+            }
+        }
+        missing
+    }
+
+    /// Encodes as many of the missing images as a step takes.
+    fn encode_group(
+        &mut self,
+        number: usize,
+        missing: &[usize],
+        memory: &mut Memory,
+    ) -> Result<(), ModelError> {
+        let sequence = &mut self.active[number];
+        let images = &sequence.prompt.images;
+        let mut patches = 0;
+        let fits = missing.iter().take_while(|&&index| {
+            patches += images[index].grid.patches();
+            patches <= VISION_PATCHES
+        });
+        let group = &missing[..fits.count().max(1)];
+        let processor = &self.maker.processor;
+        let patches = group.iter().map(|&index| processor.patches(&images[index].image));
+        let patches = patches.collect::<Result<Vec<_>, _>>()?;
+        let grids: Vec<_> = patches.iter().map(|patches| patches.grid).collect();
+        let stacked = Patches::stack(&patches, self.network.text.device())?;
+        let embeds = self.network.vision.forward(&stacked, &grids)?;
+        let mut start = 0;
+        for &index in group {
+            let image = &images[index];
+            // A copy of its own, so that the cache frees what it counts.
+            let own = embeds.narrow(0, start, image.tokens)?.copy()?;
+            start += image.tokens;
+            let equal = images.iter().zip(&mut sequence.embeds).filter(|(other, _)| other.hash == image.hash);
+            equal.for_each(|(_, slot)| *slot = Some(own.clone()));
+            let key = VisionKey { model: self.id, weights: &self.weights, image: image.hash };
+            memory.visions.put(&key, own);
+        }
+        Ok(())
+    }
+
+    /// Runs what all requests want next in one call.
+    fn run_batch(&mut self) {
+        let mut left = self.prefill_chunk;
+        let mut batch: Vec<usize> = Vec::new();
+        for (number, sequence) in self.active.iter_mut().enumerate() {
+            let share = sequence.wants_prefill().map_or(0, |rest| rest.min(left));
+            if share == 0 && !sequence.wants_tokens() {
+                continue;
+            }
+            left -= share;
+            if share > 0 {
+                sequence.served = self.clock;
+            }
+            match sequence.prepare(&self.network.text, share) {
+                Ok(()) => batch.push(number),
+                Err(error) => sequence.fail(error.into()),
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.forward(&batch)));
+        let cause = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => VlmError::from(error).to_string(),
+            Err(_) => panicked().to_string(),
+        };
+        for number in batch {
+            self.active[number].fail(VlmError::Backend(cause.clone()));
+        }
+    }
+
+    fn forward(&mut self, batch: &[usize]) -> Result<(), ModelError> {
+        let text = &self.network.text;
+        let numbered = self.active.iter_mut().enumerate();
+        let mut batch: Vec<&mut Sequence> =
+            numbered.filter(|(number, _)| batch.contains(number)).map(|(_, sequence)| sequence).collect();
+        let inputs: Vec<_> = batch.iter().filter_map(|sequence| sequence.input()).collect();
+        let parts: Vec<&Tensor> = inputs.iter().map(|(x, _)| *x).collect();
+        let x = if let [only] = parts[..] { only.clone() } else { Tensor::cat(&parts, 0)? };
+        let positions = inputs.iter().flat_map(|(_, positions)| *positions).copied().collect::<Vec<_>>();
+        let rotary = text.rotary(&positions)?;
+        let mut spans: Vec<_> = batch.iter_mut().filter_map(|sequence| sequence.span()).collect();
+        let hidden = text.forward_spans(&x, &rotary, &mut spans)?;
+        drop(spans);
+        let logits: Vec<f32> = match hidden {
+            Some(hidden) => text.logits(&hidden)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
+            None => Vec::new(),
+        };
+        advance(&self.threads, batch, &logits, text.vocab())
+    }
+
+    /// Answers what is done; what it leaves in its cache may be asked for again.
+    fn retire(&mut self, memory: &mut Memory) {
+        self.active.retain(|sequence| !sequence.is_gone());
+        let (done, active) = std::mem::take(&mut self.active).into_iter().partition(Sequence::is_done);
+        self.active = active;
+        let mut answers = Vec::new();
+        for Completed { keys, cache, generation, reply } in done.into_iter().filter_map(Sequence::complete) {
+            memory.keep_sequence(self.id, keys, cache);
+            answers.push((reply, generation));
+        }
+        memory.set_usage(self.id, self.usage());
+        memory.trim_kept();
+        for (reply, generation) in answers {
+            // A caller that went away does not want it.
+            let _ = reply.send(Ok(generation));
+        }
+    }
+}
+
+/// Hands the rows of logits out, and draws from them on all threads.
+fn advance(
+    threads: &Threads,
+    batch: Vec<&mut Sequence>,
+    logits: &[f32],
+    vocab: usize,
+) -> Result<(), ModelError> {
+    let mut rest = logits;
+    let mut parts = Vec::with_capacity(batch.len());
+    for sequence in batch {
+        let (rows, after) = rest.split_at_checked(sequence.rows() * vocab).ok_or_else(|| {
+            ModelError::Compute(candle_core::Error::Msg(
+                "fewer rows of logits than were asked for".to_owned(),
+            ))
+        })?;
+        rest = after;
+        parts.push((sequence, rows));
+    }
+    threads.for_each(&mut parts, &|_, (sequence, rows)| {
+        if let Err(error) = sequence.advance(rows, vocab) {
+            sequence.fail(error.into());
+        }
+    });
+    Ok(())
+}
+
+/// The keys of a prompt that a cache may stand for: the last token is always computed, for its logits.
+fn reusable(sequence: &Sequence) -> &[u64] {
+    let keys = &sequence.prompt.keys;
+    &keys[..keys.len().saturating_sub(1)]
+}
+
+fn panicked() -> VlmError {
+    VlmError::Backend("the model panicked at this request or one in its batch".to_owned())
+}
