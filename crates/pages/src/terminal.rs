@@ -191,12 +191,13 @@ fn round_figures(round: &Round) -> String {
     let stages = [
         ("fetch", times.fetch_ms),
         ("decode", times.decode_ms),
-        ("wait", times.wait_ms),
         ("vision", times.vision_ms),
         ("prefill", times.prefill_ms),
         ("generate", times.generate_ms),
     ];
-    let mut text: String = stages.map(|(name, ms)| format!("{name} {}", duration(ms))).join(", ");
+    let waited = (times.wait_ms > 0.0).then_some(("wait", times.wait_ms));
+    let named = stages.into_iter().chain(waited).map(|(name, ms)| format!("{name} {}", duration(ms)));
+    let mut text = named.collect::<Vec<_>>().join(", ");
     let input = tokens.visual + tokens.text;
     // Writing into a String cannot fail.
     let _ = write!(

@@ -323,14 +323,15 @@ fn stages(round: &Round) -> Vec<Stage> {
     let stages = [
         ("fetch", times.fetch_ms),
         ("decode", times.decode_ms),
-        ("wait", times.wait_ms),
         ("vision", times.vision_ms),
         ("prefill", times.prefill_ms),
         ("generate", times.generate_ms),
     ];
-    let sum: f64 = stages.iter().map(|(_, ms)| ms).sum();
-    let share = |ms: f64| seconds(100.0 * ms / sum.max(f64::MIN_POSITIVE));
-    stages.map(|(name, ms)| Stage { name, text: duration(ms), share: share(ms) }).into()
+    // The last has no colour: it is the part of the bar that stays empty.
+    let waited = (times.wait_ms > 0.0).then_some(("wait", times.wait_ms));
+    let share = |ms: f64| seconds(100.0 * ms / times.sum_ms().max(f64::MIN_POSITIVE));
+    let stage = |(name, ms)| Stage { name, text: duration(ms), share: share(ms) };
+    stages.into_iter().chain(waited).map(stage).collect()
 }
 
 fn figures(round: &Round) -> Vec<[String; 2]> {

@@ -249,8 +249,8 @@ async fn a_short_request_overtakes_a_long_prompt() {
             ended.lock().expect("no panic").push(name);
         })
     };
-    // Some hundred chunks against some ten steps.
-    let long = "word ".repeat(900);
+    // Two hundred chunks against some ten steps.
+    let long = "word ".repeat(700);
     let long = spawn("long", request(vec![message(Role::User, vec![text(&long)])], 4));
     tokio::task::yield_now().await;
     let short = spawn("short", request(question(3, 1, "red"), 6));
