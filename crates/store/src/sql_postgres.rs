@@ -41,11 +41,7 @@ pub(crate) async fn select(
     refuse(query)?;
     let options = crate::ledger::parse_url(url)?
         .application_name("spectemp sql")
-        .options([
-            ("statement_timeout", limits.timeout.as_millis().max(1).to_string().as_str()),
-            ("default_transaction_read_only", "on"),
-            ("jit", "off"),
-        ])
+        .options([("default_transaction_read_only", "on"), ("jit", "off")])
         .disable_statement_logging();
     let mut connection = options.connect().await.map_err(StoreError::database("open for a query"))?;
     bind(ledger, &mut connection, tenant).await?;
@@ -102,6 +98,9 @@ async fn run(
         return Err(StoreError::Database { what: "bind a query to its tenant", cause: cause.to_owned() });
     }
     let explain = |error| explain(error, limits);
+    // Only from here on: what went before is not the question's.
+    let timeout = format!("set local statement_timeout = {}", limits.timeout.as_millis().max(1));
+    transaction.execute(AssertSqlSafe(timeout)).await.map_err(explain)?;
     let columns = describe(&mut transaction, query).await.map_err(explain)?;
     if columns.is_empty() {
         return Err(StoreError::SqlDenied { what: "change anything".to_owned() });

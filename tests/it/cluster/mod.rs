@@ -17,7 +17,10 @@ use setting::Setting;
 pub(crate) struct Size {
     /// Lengths of the videos in seconds; one video each.
     pub(crate) seconds: Vec<u32>,
+    /// Questions per video, 5 at most.
     pub(crate) questions: usize,
+    /// The most rounds of a job: each question is asked once with each of these.
+    pub(crate) max_rounds: Vec<u32>,
     /// Jobs, the first of all questions about all videos.
     pub(crate) jobs: usize,
     pub(crate) blows: Blows,
@@ -35,6 +38,7 @@ fn ten_kills_lose_nothing() {
     beat(&Size {
         seconds: (0..12).map(|n| 64 + 12 * n).collect(),
         questions: 5,
+        max_rounds: vec![3],
         jobs: 60,
         blows: Blows { kills: 10, redis_flushes: 2, redis_restarts: 1, postgres_restarts: 1 },
         pause: Duration::from_millis(1200),
@@ -47,10 +51,11 @@ fn ten_kills_lose_nothing() {
 fn a_hundred_kills_lose_nothing() {
     beat(&Size {
         seconds: (0..40).map(|n| 120 + 12 * n).collect(),
-        questions: 13,
+        questions: 5,
+        max_rounds: vec![3, 2, 4],
         jobs: 500,
         blows: Blows { kills: 100, redis_flushes: 2, redis_restarts: 1, postgres_restarts: 1 },
-        pause: Duration::from_secs(5),
+        pause: Duration::from_millis(1500),
     });
 }
 

@@ -48,7 +48,7 @@ impl Setting {
         for video in &videos {
             std::fs::copy(&video.path, bucket.join(video.path.file_name().unwrap())).unwrap();
         }
-        let mut jobs = jobs(&videos);
+        let mut jobs = in_all_ways(&jobs(&videos), &size.max_rounds);
         // The questions of one video are not neighbours in the file, so that siblings have to be found.
         jobs.sort_by_key(|job| job["id"].as_str().unwrap().chars().rev().collect::<String>());
         jobs.truncate(size.jobs);
@@ -210,4 +210,15 @@ impl Setting {
             assert_eq!(trace["answer"]["answer"], json!(row.answer.answer.text), "{key}");
         }
     }
+}
+
+/// Each job once with each number of rounds at most.
+fn in_all_ways(jobs: &[Value], max_rounds: &[u32]) -> Vec<Value> {
+    let with = |job: &Value, rounds: u32| {
+        let mut job = job.clone();
+        job["id"] = json!(format!("{}-{rounds}", job["id"].as_str().unwrap()));
+        job["set"] = json!({ "max_rounds": rounds });
+        job
+    };
+    jobs.iter().flat_map(|job| max_rounds.iter().map(move |rounds| with(job, *rounds))).collect()
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool,
+    ConnectOptions as _, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -76,7 +76,8 @@ pub async fn migrate(url: &str, options: &MigrateOptions) -> Result<Migrated, St
     if let Some(path) = sqlite::file_of(url) {
         return sqlite::migrate(&path).await;
     }
-    let connect = parse_url(url)?;
+    // A migration may take its time; its text is no news.
+    let connect = parse_url(url)?.disable_statement_logging();
     let database = name_of(&connect);
     let pool = PgPoolOptions::new()
         .max_connections(2)

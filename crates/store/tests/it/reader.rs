@@ -1,6 +1,6 @@
 //! SQL on Postgres: what the role `spectemp_reader` sees, and what it cannot get at.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spectemp_store::{
@@ -225,13 +225,14 @@ async fn nothing_else_can_be_reached() {
             "{query}: {result:?}"
         );
     }
-    let start = Instant::now();
-    let limits = SqlLimits { timeout: Duration::from_millis(300), ..SqlLimits::default() };
     let endless =
         "with recursive n(i) as (select 1::bigint union all select i + 1 from n) select count(*) from n";
-    let error = ledger.sql("acme", endless, limits).await.unwrap_err();
-    assert!(matches!(error, StoreError::SqlTimeout { .. }), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // However short: the time is the question's, what prepares it has its own.
+    for timeout in [Duration::from_nanos(1), Duration::from_millis(300)] {
+        let limits = SqlLimits { timeout, ..SqlLimits::default() };
+        let error = ledger.sql("acme", endless, limits).await.unwrap_err();
+        assert!(matches!(error, StoreError::SqlTimeout { .. }), "{error}");
+    }
     let error = ledger.sql("acme", "select repeat('x', 100000000)", SqlLimits::default()).await.unwrap_err();
     assert!(error.to_string().contains("16 MiB"), "{error}");
     assert_eq!(ledger.counts(None).await.unwrap().total(), 4, "nothing has changed");
