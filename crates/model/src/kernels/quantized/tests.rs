@@ -32,7 +32,7 @@ fn compute(codes: &Codes, kind: BlockType, rows: usize) -> Vec<f32> {
     let mut panel = vec![0; INPUTS / kind.weights() * kind.panel_bytes()];
     for column in 0..PANEL {
         let mut bytes: Vec<u8> =
-            (0..row).map(|at| ((at * 7919 + column * 104_729) % 65_521 >> 5) as u8).collect();
+            (0..row).map(|at| ((at * 7919 + column * 104_729) % 65_521 / 32) as u8).collect();
         for block in bytes.chunks_exact_mut(kind.bytes()) {
             // Scales that are numbers: 0.5 to 2.
             (block[1], block[3]) =
