@@ -47,7 +47,7 @@ fn ten_kills_lose_nothing() {
 
 /// The committed run: `bench/results/crash.json` (SPECTEMP_CRASH_REPORT names another file).
 #[test]
-#[ignore = "ten minutes: make crash"]
+#[ignore = "five minutes: make crash"]
 fn a_hundred_kills_lose_nothing() {
     beat(&Size {
         seconds: (0..40).map(|n| 120 + 12 * n).collect(),

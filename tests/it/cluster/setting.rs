@@ -87,7 +87,9 @@ impl Setting {
     pub(crate) fn submit(&self) {
         let in_bucket = |job: &Value| {
             let name = Path::new(job["video"].as_str().unwrap()).file_name().unwrap().to_str().unwrap();
-            json!({ "id": job["id"], "question": job["question"], "video": format!("s3://archive/{name}") })
+            let mut job = job.clone();
+            job["video"] = json!(format!("s3://archive/{name}"));
+            job
         };
         let jobs: Vec<Value> = self.jobs.iter().map(in_bucket).collect();
         let file = self.place.write_jobs("cluster.jsonl", &jobs);

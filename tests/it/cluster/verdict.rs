@@ -1,6 +1,9 @@
 //! What must hold at the end.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
 
 use serde_json::{Value, json};
 
@@ -16,10 +19,10 @@ type RoundKey = (String, u64);
 /// Asserts all of it and reports the figures.
 pub(crate) fn judge(setting: &Setting, reference: &Reference, told: &Told) -> Value {
     let answers = setting.answers();
-    assert_eq!(answers, reference.answers, "answers differ from the undisturbed run's");
+    assert_same("answers", &answers, &reference.answers);
     let rounds: BTreeMap<RoundKey, Value> =
         setting.rounds().iter().map(|(key, round)| (key.clone(), essence(round))).collect();
-    assert_eq!(rounds, reference.rounds, "rounds differ from the undisturbed run's");
+    assert_same("rounds", &rounds, &reference.rounds);
     setting.assert_traces();
 
     let begun: Vec<BTreeMap<RoundKey, String>> = told.lives.iter().map(begun).collect();
@@ -70,6 +73,14 @@ pub(crate) fn judge(setting: &Setting, reference: &Reference, told: &Told) -> Va
         "undisturbed_s": reference.took.as_secs_f64(),
         "disturbed_s": told.took.as_secs_f64(),
     })
+}
+
+/// All of them as in the undisturbed run; where they are not, only what differs is told.
+fn assert_same<K: Ord + Debug>(what: &str, here: &BTreeMap<K, Value>, there: &BTreeMap<K, Value>) {
+    let keys: BTreeSet<&K> = here.keys().chain(there.keys()).collect();
+    let differ = keys.into_iter().filter(|key| here.get(key) != there.get(key));
+    let told: Vec<_> = differ.map(|key| (key, here.get(key), there.get(key))).collect();
+    assert!(told.is_empty(), "{what} differ from the undisturbed run's: {told:#?}");
 }
 
 /// When each process began each round, the last time that it did.
