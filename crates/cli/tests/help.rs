@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&[&str]; 33] = [
+const COMMANDS: [&[&str]; 34] = [
     &["ask"],
     &["run"],
     &["up"],
@@ -38,6 +38,7 @@ const COMMANDS: [&[&str]; 33] = [
     &["bench"],
     &["bench", "frames"],
     &["bench", "model"],
+    &["bench", "loop"],
 ];
 
 fn spectemp(arguments: &[&str]) -> Output {

@@ -80,16 +80,32 @@ impl Model {
                 continue;
             }
             memory.set_usage(self.id, self.usage());
-            let cache = self.longest_prefix(&sequence, memory);
-            if memory.make_room(self.still_to_come(sequence.tokens_at_most(), cache.len(), true)) {
-                sequence.begin(cache, self.clock);
-                self.active.push(sequence);
-            } else {
-                full = true;
-                self.waiting.push_back(sequence);
+            match self.room_for(&sequence, memory) {
+                Some(cache) => {
+                    sequence.begin(cache, self.clock);
+                    self.active.push(sequence);
+                }
+                None => {
+                    full = true;
+                    self.waiting.push_back(sequence);
+                }
             }
         }
         memory.set_usage(self.id, self.usage());
+    }
+
+    /// The cache that a request begins with, where the memory reaches for all that may follow.
+    fn room_for(&self, sequence: &Sequence, memory: &mut Memory) -> Option<Cache> {
+        let most = sequence.tokens_at_most();
+        let cache = self.longest_prefix(sequence, memory);
+        if memory.make_room(self.still_to_come(most, cache.len(), true)) {
+            return Some(cache);
+        }
+        // A fork holds on to what it shares, one block of which it copies: without it a request may fit that needs all.
+        drop(cache);
+        memory
+            .make_room(self.still_to_come(most, 0, true))
+            .then(|| self.network.text.metered_cache(&memory.meter))
     }
 
     /// Whether a running request is about to compute more of this prompt than anything holds now.

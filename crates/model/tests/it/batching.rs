@@ -180,6 +180,11 @@ async fn a_tiny_budget_is_kept_and_changes_no_answer() {
     for (request, under_pressure) in mixed().into_iter().zip(working.await.expect("no panic")) {
         assert_same(&under_pressure, &reference.generate(request).await.expect("it answers"));
     }
+    // One that needs all that there is begins anew where a fork of a kept one would not leave it enough.
+    let mut whole = request(question(0, 20, "red"), 1);
+    let kept = model.generate(whole.clone()).await.expect("it answers");
+    whole.max_new_tokens = (512 - prompt(&kept)) as u32;
+    model.generate(whole).await.expect("it answers");
     // What can never fit is told so, with the numbers.
     let error = model.generate(request(question(0, 20, "red"), 1000)).await.expect_err("too large");
     let (VlmError::Request(text), mib) = (&error, (2 * block) >> 20) else { panic!("{error}") };
