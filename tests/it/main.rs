@@ -13,5 +13,6 @@ mod demo;
 mod generations;
 mod imports;
 mod kill;
+mod remote;
 mod run;
 mod support;

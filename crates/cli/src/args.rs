@@ -35,7 +35,8 @@ pub(crate) struct PlanArgs {
 /// Which models answer, and where they run.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ModelArgs {
-    /// Target model: a folder in the Hugging Face layout, a GGUF file in one, or hf://owner/name[@revision].
+    /// Target model: a folder in the Hugging Face layout, a GGUF file in one, hf://owner/name[@revision], or a model
+    /// server as openai+http://HOST:PORT/v1#MODEL (docs/servers.md; its key in SPECTEMP_TARGET_API_KEY).
     #[arg(long, value_name = "MODEL")]
     pub(crate) target: Option<String>,
     /// Draft model, likewise; needed by the strategy spectemp.

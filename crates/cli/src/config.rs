@@ -40,10 +40,12 @@ pub(crate) struct Key {
 }
 
 /// All settings of the program.
-pub(crate) const KEYS: [Key; 11] = [
+pub(crate) const KEYS: [Key; 13] = [
     Key { name: "home", env: "SPECTEMP_HOME", about: "folder of ledger, objects and caches" },
     Key { name: "target", env: "SPECTEMP_TARGET", about: "target model" },
     Key { name: "draft", env: "SPECTEMP_DRAFT", about: "draft model" },
+    Key { name: "target_api_key", env: "SPECTEMP_TARGET_API_KEY", about: "key of a target on a server" },
+    Key { name: "draft_api_key", env: "SPECTEMP_DRAFT_API_KEY", about: "key of a draft on a server" },
     Key { name: "plan", env: "SPECTEMP_PLAN", about: "named settings of the loop" },
     Key { name: "device", env: "SPECTEMP_DEVICE", about: "cpu or cuda[:N]" },
     Key { name: "dtype", env: "SPECTEMP_DTYPE", about: "f32, bf16, q8_0 or q4k" },
@@ -61,6 +63,9 @@ pub(crate) const KEYS: [Key; 11] = [
         about: "seconds that one read of an object may take",
     },
 ];
+
+/// Settings of models on servers that are never printed.
+const SECRETS: [&str; 2] = ["target_api_key", "draft_api_key"];
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -122,7 +127,7 @@ impl Config {
         Ok(config)
     }
 
-    fn read(&mut self, text: &str) -> anyhow::Result<()> {
+    pub(crate) fn read(&mut self, text: &str) -> anyhow::Result<()> {
         let table: toml::Table = text.parse()?;
         for (name, value) in table {
             if name == "set" {
@@ -238,9 +243,10 @@ fn rows(context: &Context) -> anyhow::Result<Vec<Row>> {
         .iter()
         .map(|key| {
             let setting = context.config.setting(key.name, home.clone().filter(|_| key.name == "home"));
+            let secret = SECRETS.contains(&key.name);
             Row {
                 key: key.name.to_owned(),
-                value: setting.value,
+                value: setting.value.map(|value| if secret { "(not shown)".to_owned() } else { value }),
                 source: setting.source,
                 environment: Some(key.env),
                 about: key.about.to_owned(),

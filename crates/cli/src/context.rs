@@ -25,10 +25,10 @@ impl Context {
         let filter = match global.verbose {
             0 => "warn",
             1 => {
-                "warn,spectemp=info,spectemp_worker=info,spectemp_store=info,spectemp_video=info,spectemp_model=info"
+                "warn,spectemp=info,spectemp_worker=info,spectemp_store=info,spectemp_video=info,spectemp_model=info,spectemp_remote=info"
             }
             _ => {
-                "info,spectemp_worker=debug,spectemp_store=debug,spectemp_video=debug,spectemp_model=debug,spectemp_engine=debug"
+                "info,spectemp_worker=debug,spectemp_store=debug,spectemp_video=debug,spectemp_model=debug,spectemp_remote=debug,spectemp_engine=debug"
             }
         };
         let format = if global.log_json { LogFormat::Json } else { LogFormat::Text };

@@ -4,11 +4,16 @@ use std::{path::Path, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
-use spectemp_model::DeviceThread;
+use spectemp_remote::Address;
 use spectemp_store::{Home, StoreError};
 use spectemp_video::ffmpeg_support;
 
-use crate::{args::ModelArgs, context::Context, models, output};
+use crate::{
+    args::ModelArgs,
+    context::Context,
+    models::{self, Opening},
+    output,
+};
 
 /// Arguments of `spectemp doctor`.
 #[derive(Args)]
@@ -146,24 +151,22 @@ async fn home(dir: &Path) -> Finding {
 /// Whether the models that are set can be loaded; only loading tells.
 async fn models_found(args: &ModelArgs, context: &Context) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (what, flag) in [("target", &args.target), ("draft", &args.draft)] {
+    for (what, flag) in [(models::TARGET, &args.target), (models::DRAFT, &args.draft)] {
         let Some(name) = context.config.setting(what, flag.clone()).value else {
             let advice =
                 format!("pass --{what} DIR or hf://owner/name, or set SPECTEMP_{}", what.to_uppercase());
             findings.push(finding(what, State::Note, "not set", Some(&advice)));
             continue;
         };
-        let loaded = async {
-            let options = models::load_options(&args.device, context)?;
-            let device = DeviceThread::start(&options, None)?;
-            models::open(&device, models::locate(&name, context).await?, options).await
-        };
-        findings.push(match loaded.await {
+        let on_server = Address::is_meant(&name);
+        findings.push(match Opening::without_caches(args, context).open(&name, what).await {
             Ok(model) => {
-                let card = model.card();
-                let text = format!("{name}, revision {}, loads on {}", card.revision.revision, device(args, context));
+                let place = if on_server { "answers".to_owned() } else { format!("loads on {}", device(args, context)) };
+                let text = format!("{name}, revision {}, {place}", model.card().revision.revision);
                 finding(what, State::Ok, text, None)
             }
+            // A server's error says what to do.
+            Err(error) if on_server => finding(what, State::Bad, format!("{error:#}"), None),
             Err(error) => finding(
                 what,
                 State::Bad,

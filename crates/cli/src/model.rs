@@ -61,6 +61,7 @@ pub(crate) async fn run(command: ModelCommand, context: &Context) -> anyhow::Res
 }
 
 async fn pull(args: &PullArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    models::refuse_files(&args.model)?;
     if models::in_object_storage(&args.model) {
         let dir = models::pull_objects(&args.model, context).await?;
         output::print(&format!("{} is kept in {}", args.model, dir.display()))?;

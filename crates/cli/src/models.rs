@@ -1,5 +1,7 @@
 //! Which models a command uses: from flags, environment and file to loaded target and draft.
 
+mod server;
+
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
@@ -18,6 +20,13 @@ use crate::{
     embeddings,
     output::Usage,
 };
+
+pub(crate) use server::refuse_files;
+
+/// The setting that names the target.
+pub(crate) const TARGET: &str = "target";
+/// The setting that names the draft.
+pub(crate) const DRAFT: &str = "draft";
 
 /// Target and draft, ready to answer.
 #[derive(Clone)]
@@ -38,16 +47,54 @@ pub(crate) async fn load(
     context: &Context,
 ) -> anyhow::Result<LoadedModels> {
     let (target, draft) = named(args, needs_draft, context)?;
-    let options = load_options(&args.device, context)?;
-    let device = start_device(&options, context)?;
-    let files = locate(&target, context).await?;
-    let loaded_target = open(&device, files, options.clone()).await?;
+    let mut opening = Opening::new(args, context);
+    let loaded_target = opening.open(&target, TARGET).await?;
     let loaded_draft = match draft {
-        Some(name) if name == target => Some(Arc::clone(&loaded_target)),
-        Some(name) => Some(open(&device, locate(&name, context).await?, options).await?),
+        Some(name) if name == target && server::same_key(&target, context) => {
+            Some(Arc::clone(&loaded_target))
+        }
+        Some(name) => Some(opening.open(&name, DRAFT).await?),
         None => None,
     };
     Ok(LoadedModels { target: loaded_target, draft: loaded_draft })
+}
+
+/// Opens models by their names. Those that run here share one device, which is started for the first of them.
+pub(crate) struct Opening<'a> {
+    args: &'a ModelArgs,
+    context: &'a Context,
+    caches: bool,
+    device: Option<Arc<DeviceThread>>,
+}
+
+impl<'a> Opening<'a> {
+    /// With what is kept on disk behind the device.
+    pub(crate) fn new(args: &'a ModelArgs, context: &'a Context) -> Self {
+        Self { args, context, caches: true, device: None }
+    }
+
+    /// For a look at a model: nothing on disk is touched.
+    pub(crate) fn without_caches(args: &'a ModelArgs, context: &'a Context) -> Self {
+        Self { caches: false, ..Self::new(args, context) }
+    }
+
+    /// Opens the target or the draft: on its server, or loaded into this process.
+    ///
+    /// # Errors
+    /// A model that cannot be found, loaded or reached.
+    pub(crate) async fn open(&mut self, name: &str, role: &str) -> anyhow::Result<Arc<dyn Vlm>> {
+        if let Some(address) = server::address(name)? {
+            return server::open(&address, role, self.args, self.context).await;
+        }
+        let options = load_options(&self.args.device, self.context)?;
+        let device = match &self.device {
+            Some(device) => Arc::clone(device),
+            None if self.caches => start_device(&options, self.context)?,
+            None => DeviceThread::start(&options, None)?,
+        };
+        self.device = Some(Arc::clone(&device));
+        open(&device, locate(name, self.context).await?, options).await
+    }
 }
 
 /// The names of target and draft.
@@ -59,14 +106,17 @@ pub(crate) fn named(
     needs_draft: bool,
     context: &Context,
 ) -> anyhow::Result<(String, Option<String>)> {
-    let how = "a folder in the Hugging Face layout of Qwen2.5-VL or hf://owner/name[@revision]";
-    let target = context.config.setting("target", args.target.clone()).value;
+    let how = "a folder in the Hugging Face layout of Qwen2.5-VL, hf://owner/name[@revision] or \
+               openai+http://HOST:PORT/v1#MODEL";
+    let target = context.config.setting(TARGET, args.target.clone()).value;
     let target = target.ok_or_else(|| {
         Usage(format!(
             "no target model: pass --target, {how} (or set SPECTEMP_TARGET or `target` in the settings file)"
         ))
     })?;
-    let draft = context.config.setting("draft", args.draft.clone()).value;
+    let draft = context.config.setting(DRAFT, args.draft.clone()).value;
+    server::address(&target)?;
+    draft.as_deref().map(server::address).transpose()?;
     if needs_draft && draft.is_none() {
         return Err(Usage(format!(
             "no draft model, which the strategy spectemp needs: pass --draft, {how} (or choose --set strategy=uniform \
@@ -137,6 +187,7 @@ pub(crate) fn cache_dir(context: &Context) -> anyhow::Result<PathBuf> {
 
 /// The files of a model by its name; a model of a hub is fetched unless it was pulled before.
 pub(crate) async fn locate(name: &str, context: &Context) -> anyhow::Result<ModelFiles> {
+    refuse_files(name)?;
     if in_object_storage(name) {
         let dir = objects_dir(name, context)?;
         let dir = if dir.is_dir() { dir } else { pull_objects(name, context).await? };
@@ -151,7 +202,7 @@ pub(crate) async fn locate(name: &str, context: &Context) -> anyhow::Result<Mode
 
 /// True for a URI of object storage.
 pub(crate) fn in_object_storage(name: &str) -> bool {
-    name.contains("://") && !name.starts_with("hf://")
+    name.contains("://") && !name.starts_with("hf://") && !server::is_meant(name)
 }
 
 /// Where a model of object storage is kept.
