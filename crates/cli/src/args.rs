@@ -42,6 +42,10 @@ pub(crate) struct ModelArgs {
     /// Draft model, likewise; needed by the strategy spectemp.
     #[arg(long, value_name = "MODEL")]
     pub(crate) draft: Option<String>,
+    /// Who guesses what the target writes next, to decode several tokens at once: off, lookup (the words so far), sparse
+    /// (the target over fewer visual tokens) or draft (the draft model). The text stays the same [default: off].
+    #[arg(long, value_name = "WHO")]
+    pub(crate) speculate: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

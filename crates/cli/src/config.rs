@@ -40,12 +40,17 @@ pub(crate) struct Key {
 }
 
 /// All settings of the program.
-pub(crate) const KEYS: [Key; 13] = [
+pub(crate) const KEYS: [Key; 14] = [
     Key { name: "home", env: "SPECTEMP_HOME", about: "folder of ledger, objects and caches" },
     Key { name: "target", env: "SPECTEMP_TARGET", about: "target model" },
     Key { name: "draft", env: "SPECTEMP_DRAFT", about: "draft model" },
     Key { name: "target_api_key", env: "SPECTEMP_TARGET_API_KEY", about: "key of a target on a server" },
     Key { name: "draft_api_key", env: "SPECTEMP_DRAFT_API_KEY", about: "key of a draft on a server" },
+    Key {
+        name: "speculate",
+        env: "SPECTEMP_SPECULATE",
+        about: "who guesses for the target: off, lookup, sparse, draft",
+    },
     Key { name: "plan", env: "SPECTEMP_PLAN", about: "named settings of the loop" },
     Key { name: "device", env: "SPECTEMP_DEVICE", about: "cpu or cuda[:N]" },
     Key { name: "dtype", env: "SPECTEMP_DTYPE", about: "f32, bf16, q8_0 or q4k" },
@@ -188,6 +193,7 @@ fn default_value(name: &str) -> Option<String> {
         "home" => {
             directories::BaseDirs::new().map(|dirs| dirs.data_dir().join("spectemp").display().to_string())
         }
+        "speculate" => Some("off".to_owned()),
         "plan" => Some("paper16".to_owned()),
         "device" => Some("cpu".to_owned()),
         "dtype" => Some("f32".to_owned()),

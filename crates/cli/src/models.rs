@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use spectemp_engine::Vlm;
 use spectemp_model::{
-    DeviceThread, LoadOptions, ModelFiles, QwenVlm,
+    DeviceThread, LoadOptions, ModelFiles, ProposerChoice, QwenVlm, Speculation,
     hub::{self, HubOptions, ModelSource},
 };
 use spectemp_store::Locations;
@@ -48,7 +48,7 @@ pub(crate) async fn load(
 ) -> anyhow::Result<LoadedModels> {
     let (target, draft) = named(args, needs_draft, context)?;
     let mut opening = Opening::new(args, context);
-    let loaded_target = opening.open(&target, TARGET).await?;
+    let loaded_target = opening.open_target(&target, draft.as_deref()).await?;
     let loaded_draft = match draft {
         Some(name) if name == target && server::same_key(&target, context) => {
             Some(Arc::clone(&loaded_target))
@@ -87,13 +87,43 @@ impl<'a> Opening<'a> {
             return server::open(&address, role, self.args, self.context).await;
         }
         let options = load_options(&self.args.device, self.context)?;
+        let device = self.device(&options)?;
+        open(&device, locate(name, self.context).await?, options).await
+    }
+
+    /// Opens the target, with what guesses for it where that is wanted.
+    async fn open_target(&mut self, name: &str, draft: Option<&str>) -> anyhow::Result<Arc<dyn Vlm>> {
+        let speculation = speculation(self.args, self.context)?;
+        if speculation.proposer == ProposerChoice::Off {
+            return self.open(name, TARGET).await;
+        }
+        if let Some(address) = server::address(name)? {
+            return Err(Usage(format!(
+                "--speculate {}: {address} decodes on its server, where nothing here can guess for it",
+                speculation.proposer
+            ))
+            .into());
+        }
+        let options = load_options(&self.args.device, self.context)?;
+        let device = self.device(&options)?;
+        let files = locate(name, self.context).await?;
+        let guessing = match draft {
+            Some(draft) if speculation.proposer == ProposerChoice::Draft => {
+                Some(locate(draft, self.context).await?)
+            }
+            _ => None,
+        };
+        open_speculating(&device, (files, guessing), options, speculation).await
+    }
+
+    fn device(&mut self, options: &LoadOptions) -> anyhow::Result<Arc<DeviceThread>> {
         let device = match &self.device {
             Some(device) => Arc::clone(device),
-            None if self.caches => start_device(&options, self.context)?,
-            None => DeviceThread::start(&options, None)?,
+            None if self.caches => start_device(options, self.context)?,
+            None => DeviceThread::start(options, None)?,
         };
         self.device = Some(Arc::clone(&device));
-        open(&device, locate(name, self.context).await?, options).await
+        Ok(device)
     }
 }
 
@@ -141,6 +171,28 @@ pub(crate) async fn open(
     let device = Arc::clone(device);
     let loaded = tokio::task::spawn_blocking(move || QwenVlm::load_on(&device, &files, &options)).await?;
     Ok(Arc::new(loaded?))
+}
+
+/// Loads the target with what guesses for it.
+async fn open_speculating(
+    device: &Arc<DeviceThread>,
+    (files, draft): (ModelFiles, Option<ModelFiles>),
+    options: LoadOptions,
+    speculation: Speculation,
+) -> anyhow::Result<Arc<dyn Vlm>> {
+    let device = Arc::clone(device);
+    let load = move || {
+        let target = QwenVlm::load_on(&device, &files, &options)?;
+        target.speculating(speculation, draft.as_ref(), &options)
+    };
+    Ok(Arc::new(tokio::task::spawn_blocking(load).await??))
+}
+
+/// Who guesses for the target.
+fn speculation(args: &ModelArgs, context: &Context) -> anyhow::Result<Speculation> {
+    let text = context.config.setting("speculate", args.speculate.clone()).value.unwrap_or_default();
+    let proposer = text.parse().map_err(|cause| Usage(format!("--speculate: {cause}")))?;
+    Ok(Speculation::by(proposer))
 }
 
 /// Device, dtype, threads and memory in force.

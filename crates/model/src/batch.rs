@@ -257,6 +257,7 @@ impl Model {
     fn run_batch(&mut self) {
         let mut left = self.prefill_chunk;
         let mut batch: Vec<usize> = Vec::new();
+        let decoding = self.active.iter().filter(|sequence| sequence.is_decoding()).count();
         for (number, sequence) in self.active.iter_mut().enumerate() {
             let share = sequence.wants_prefill().map_or(0, |rest| rest.min(left));
             if share == 0 && !sequence.wants_tokens() {
@@ -266,7 +267,8 @@ impl Model {
             if share > 0 {
                 sequence.served = self.clock;
             }
-            match sequence.prepare(&self.network.text, share) {
+            let text = &self.network.text;
+            match sequence.propose(text, decoding).and_then(|()| sequence.prepare(text, share)) {
                 Ok(()) => batch.push(number),
                 Err(error) => sequence.fail(error.into()),
             }

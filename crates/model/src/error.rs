@@ -65,6 +65,9 @@ pub enum ModelError {
         /// The cause.
         reason: String,
     },
+    /// The output cannot be held to its form.
+    #[error("output cannot be constrained: {0}: set constrain=off to let the model write freely")]
+    Constraint(String),
     /// Generation was cancelled.
     #[error("generation was cancelled")]
     Cancelled,

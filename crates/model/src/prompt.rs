@@ -24,6 +24,13 @@ pub(crate) struct Prompt {
     pub(crate) keys: Vec<u64>,
 }
 
+impl Prompt {
+    /// Places of all visual tokens, rising.
+    pub(crate) fn visual(&self) -> Vec<usize> {
+        self.images.iter().flat_map(|image| image.at..image.at + image.tokens).collect()
+    }
+}
+
 /// One image of a prompt.
 #[derive(Debug)]
 pub(crate) struct PromptImage {

@@ -14,11 +14,15 @@ use crate::kv::Cache;
 use crate::prompt::{Prompt, PromptImage, text_key};
 use crate::rope::{Position, next_position};
 use crate::score::Scoring;
+use crate::speculate::{Guess, Known, Speculator};
 use crate::text::{Rows, Span, TextModel};
 use crate::writer::{Writer, Written};
 
 /// Tokens that scoring may add behind the output: the tag and a candidate.
 const SCORE_TOKENS: usize = 64;
+
+/// Tokens that guesses may add behind it.
+const GUESS_TOKENS: usize = 32;
 
 /// Where the answer goes.
 pub(crate) type Reply = oneshot::Sender<Result<Generation, VlmError>>;
@@ -37,6 +41,10 @@ pub(crate) struct Sequence {
     pub(crate) embeds: Vec<Option<Tensor>>,
     stage: Stage,
     writer: Option<Writer>,
+    /// Who guesses ahead, where anybody does.
+    speculator: Option<Speculator>,
+    /// What was guessed for this step.
+    guess: Guess,
     /// What runs in this step.
     input: Option<Input>,
     /// Position of the first token after the prompt.
@@ -76,6 +84,8 @@ struct Input {
     x: Tensor,
     positions: Vec<Position>,
     rows: Rows,
+    /// Where guesses have siblings: what each token follows.
+    tree: Option<Vec<Option<usize>>>,
 }
 
 impl Sequence {
@@ -91,11 +101,18 @@ impl Sequence {
             reused: 0,
             stage: Stage::Waiting,
             writer: Some(writer),
+            speculator: None,
+            guess: Guess::default(),
             input: None,
             times: StageTimes::default(),
             since: Instant::now(),
             served: 0,
         }
+    }
+
+    /// Lets somebody guess ahead.
+    pub(crate) fn with_speculator(self, speculator: Option<Speculator>) -> Self {
+        Self { speculator, ..self }
     }
 
     /// Starts the work in step `clock` after what `cache` holds of the prompt.
@@ -116,7 +133,8 @@ impl Sequence {
 
     /// The same of this one.
     pub(crate) fn tokens_at_most(&self) -> usize {
-        Self::most_tokens(self.prompt.ids.len(), &self.request)
+        let guesses = if self.speculator.is_some() { GUESS_TOKENS } else { 0 };
+        Self::most_tokens(self.prompt.ids.len(), &self.request) + guesses
     }
 
     /// Whether nobody waits for it any more.
@@ -149,6 +167,39 @@ impl Sequence {
         matches!(self.stage, Stage::Prefill).then(|| self.prompt.ids.len() - self.cache.len())
     }
 
+    /// Whether it writes.
+    pub(crate) fn is_decoding(&self) -> bool {
+        matches!(self.stage, Stage::Decode)
+    }
+
+    /// Guesses what comes next, where it writes with at most as many others as its proposer is good for.
+    ///
+    /// # Errors
+    /// Where the proposer fails.
+    pub(crate) fn propose(&mut self, text: &TextModel, decoding: usize) -> Result<(), ModelError> {
+        let (true, Some(speculator), Some(writer)) =
+            (self.is_decoding(), &mut self.speculator, &mut self.writer)
+        else {
+            return Ok(());
+        };
+        let mut decided = writer.ids().to_vec();
+        decided.extend(writer.settled(&self.request));
+        // The last row decides a token without a guess.
+        let room = (self.request.max_new_tokens as usize - decided.len()).saturating_sub(1);
+        if decoding > speculator.most_sequences || room == 0 {
+            return Ok(());
+        }
+        let (prompt, cache) = (&self.prompt, &self.cache);
+        let known = Known { prompt, decided: &decided, position: self.next, text, cache, room };
+        let guess = speculator.proposer.propose(&known)?;
+        let vocab = text.vocab();
+        self.guess = guess.pruned(|path| match path.iter().position(|&id| id as usize >= vocab) {
+            Some(unknown) => Ok(unknown),
+            None => writer.admits(path),
+        })?;
+        Ok(())
+    }
+
     /// Whether it wants few tokens run that nobody needs to share out.
     pub(crate) fn wants_tokens(&self) -> bool {
         matches!(self.stage, Stage::Decode | Stage::Score(..))
@@ -177,11 +228,14 @@ impl Sequence {
                 let end = prompt.min(start + share);
                 let rows = if end == prompt { Rows::Last } else { Rows::None };
                 let x = self.embed(text, start, end)?;
-                Some(Input { x, positions: self.prompt.positions[start..end].to_vec(), rows })
+                let positions = self.prompt.positions[start..end].to_vec();
+                Some(Input { x, positions, rows, tree: None })
             }
             Stage::Decode => {
                 let after = self.cache.len() - prompt;
-                Some(input(text, &self.written()[after..], self.next + after as u32, Rows::Last)?)
+                let mut ids = self.written()[after..].to_vec();
+                ids.extend(self.writer.iter().flat_map(|writer| writer.settled(&self.request)));
+                Some(self.guessing_input(text, ids, self.next + after as u32)?)
             }
             Stage::Score(_, scoring) if scoring.wants_context() => {
                 let context = scoring.context.clone();
@@ -197,6 +251,25 @@ impl Sequence {
         };
         self.input = input;
         Ok(())
+    }
+
+    /// Decided tokens from a position on, and the guesses that follow them.
+    fn guessing_input(
+        &self,
+        text: &TextModel,
+        mut ids: Vec<u32>,
+        position: u32,
+    ) -> Result<Input, ModelError> {
+        let (fed, guess) = (ids.len(), &self.guess);
+        let depths = (0..guess.ids().len()).map(|place| fed + guess.depth(place));
+        let positions = (0..fed).chain(depths).map(|at| [position + at as u32; 3]).collect();
+        let tree = (!guess.is_chain()).then(|| {
+            let guessed =
+                guess.parents().iter().map(|parent| Some(parent.map_or(fed - 1, |parent| fed + parent)));
+            (0..fed).map(|at| at.checked_sub(1)).chain(guessed).collect()
+        });
+        ids.extend_from_slice(guess.ids());
+        Ok(Input { x: text.embed(&ids)?, positions, rows: Rows::All, tree })
     }
 
     /// Brings the cache to the prompt and the common part of what was written and `context`; the rest is to run.
@@ -215,7 +288,7 @@ impl Sequence {
             return Err(ModelError::Prompt("candidates cannot follow an image".to_owned()));
         }
         let positions = self.prompt.positions[have..].to_vec();
-        Ok(Input { x: text.embed(&self.prompt.ids[have..])?, positions, rows: Rows::Last })
+        Ok(Input { x: text.embed(&self.prompt.ids[have..])?, positions, rows: Rows::Last, tree: None })
     }
 
     /// Embeddings of a stretch of the prompt, images included: `[end - start, hidden]`
@@ -261,7 +334,12 @@ impl Sequence {
     /// The prepared tokens with the cache that they run in.
     pub(crate) fn span(&mut self) -> Option<Span<'_>> {
         let input = self.input.as_ref()?;
-        Some(Span { cache: &mut self.cache, tokens: input.positions.len(), rows: input.rows, tree: None })
+        Some(Span {
+            cache: &mut self.cache,
+            tokens: input.positions.len(),
+            rows: input.rows,
+            tree: input.tree.as_deref(),
+        })
     }
 
     /// Takes the logits of the rows that it wanted, `vocab` to a row.
@@ -276,9 +354,9 @@ impl Sequence {
                 self.times.prefill_ms = self.lap();
                 self.embeds.clear();
                 self.stage = Stage::Decode;
-                self.write(logits)
+                self.write(logits, vocab)
             }
-            Stage::Decode => self.write(logits),
+            Stage::Decode => self.write(logits, vocab),
             Stage::Score(_, scoring) => {
                 if scoring.wants_context() {
                     scoring.take_context(logits)?;
@@ -292,13 +370,35 @@ impl Sequence {
         }
     }
 
-    /// Writes one token, and ends the output where it was the last.
-    fn write(&mut self, logits: &[f32]) -> Result<(), ModelError> {
+    /// Writes what the rows decide, as far as they follow from what was decided before them, and ends the output where
+    /// a token was the last.
+    fn write(&mut self, logits: &[f32], vocab: usize) -> Result<(), ModelError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.take(logits, &self.request)?;
+        let guess = std::mem::take(&mut self.guess);
+        let rows: Vec<&[f32]> = logits.chunks_exact(vocab).collect();
+        let fed = rows.len() - guess.ids().len();
+        let mut last = None;
+        for row in &rows[..fed] {
+            last = writer.take(row, &self.request)?;
+        }
+        let (mut parent, mut path) = (None, Vec::new());
+        while let (false, Some(place)) = (writer.is_finished(), last.and_then(|id| guess.child(parent, id))) {
+            path.push(place);
+            parent = Some(place);
+            last = writer.take(rows[fed + place], &self.request)?;
+        }
+        if let (Some(speculator), false) = (&self.speculator, guess.is_empty()) {
+            let missed = !writer.is_finished() && guess.goes_on(parent);
+            speculator.tally.count(guess.ids().len(), path.len(), missed);
+            let start = self.cache.len() - rows.len();
+            let kept: Vec<usize> = (0..fed).chain(path.into_iter().map(|place| fed + place)).collect();
+            self.cache.keep(start, &kept)?;
+        }
         if !writer.is_finished() {
             return Ok(());
         }
+        // What was settled may have run past the end.
+        self.cache.truncate(self.prompt.ids.len() + writer.ids().len());
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let tokenizer = writer.tokenizer();
         let written = writer.finish()?;
@@ -371,5 +471,5 @@ impl Sequence {
 /// Text tokens from a position on.
 fn input(text: &TextModel, ids: &[u32], position: u32, rows: Rows) -> Result<Input, ModelError> {
     let positions = (position..).take(ids.len()).map(|at| [at; 3]).collect();
-    Ok(Input { x: text.embed(ids)?, positions, rows })
+    Ok(Input { x: text.embed(ids)?, positions, rows, tree: None })
 }

@@ -12,8 +12,8 @@ use candle_core::{Device, Tensor};
 use crate::ModelError;
 use crate::config::{Config, TextConfig};
 use crate::kernels::{
-    Heads, KvCache, KvMeter, KvSpan, Linear, Rotary, Threads, add_rms_norm, causal_attention, rms_norm,
-    silu_mul,
+    Heads, KvCache, KvMeter, KvSpan, Linear, Rotary, Threads, add_rms_norm, attention_mass, causal_attention,
+    rms_norm, silu_mul,
 };
 use crate::kv::Cache;
 use crate::loader::Loader;
@@ -54,6 +54,14 @@ pub struct TextModel {
     lm_head: Arc<Linear>,
     rotary: TextRotary,
     threads: Threads,
+}
+
+/// What can be watched of a call.
+enum Seen<'a> {
+    /// A layer's queries, keys and values with the cache that now holds the latter; only of calls with one span.
+    Attention { qkv: &'a Tensor, cache: &'a KvCache },
+    /// A layer's output before the next norm.
+    Output { layer: usize, x: &'a Tensor },
 }
 
 #[derive(Debug)]
@@ -159,7 +167,26 @@ impl TextModel {
         rotary: &Rotary,
         spans: &mut [Span<'_>],
     ) -> Result<Option<Tensor>, ModelError> {
-        self.run(x, rotary, spans, |_, _| {})
+        self.run(x, rotary, spans, |_| Ok(()))
+    }
+
+    /// Runs one span for what it looks at: for each layer the attention that each token of the cache gets from the
+    /// span's, see [`attention_mass`].
+    pub(crate) fn forward_watched(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        span: Span<'_>,
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let heads = self.heads();
+        self.run(x, rotary, &mut [span], |seen| {
+            if let Seen::Attention { qkv, cache } = seen {
+                layers.push(attention_mass(qkv, rotary, &heads, cache)?);
+            }
+            Ok(())
+        })?;
+        Ok(layers)
     }
 
     /// As [`TextModel::forward`] for all rows; `see` gets each layer's output before the next norm, for checks.
@@ -168,10 +195,15 @@ impl TextModel {
         x: &Tensor,
         rotary: &Rotary,
         cache: &mut Cache,
-        see: impl FnMut(usize, &Tensor),
+        mut see: impl FnMut(usize, &Tensor),
     ) -> Result<Option<Tensor>, ModelError> {
         let tokens = x.dim(0)?;
-        self.run(x, rotary, &mut [Span { cache, tokens, rows: Rows::All, tree: None }], see)
+        self.run(x, rotary, &mut [Span { cache, tokens, rows: Rows::All, tree: None }], |seen| {
+            if let Seen::Output { layer, x } = seen {
+                see(layer, x);
+            }
+            Ok(())
+        })
     }
 
     fn run(
@@ -179,7 +211,7 @@ impl TextModel {
         x: &Tensor,
         rotary: &Rotary,
         spans: &mut [Span<'_>],
-        mut see: impl FnMut(usize, &Tensor),
+        mut see: impl FnMut(Seen<'_>) -> Result<(), ModelError>,
     ) -> Result<Option<Tensor>, ModelError> {
         let (heads, eps) = (self.heads(), self.config.rms_norm_eps);
         let Some(first) = self.layers.first() else {
@@ -196,6 +228,9 @@ impl TextModel {
                 .map(|span| KvSpan { cache: span.cache.layer(number), tokens: span.tokens, tree: span.tree })
                 .collect();
             let mut attended = causal_attention(&self.threads, &qkv, rotary, &heads, &mut caches)?;
+            if let [only] = &caches[..] {
+                see(Seen::Attention { qkv: &qkv, cache: only.cache })?;
+            }
             if following.is_none() {
                 if wanted.is_empty() {
                     return Ok(None);
@@ -208,7 +243,7 @@ impl TextModel {
             let mlp = layer.mlp(&self.threads, &inner)?;
             let norm = following.map_or(&self.norm, |layer| &layer.input_layernorm);
             (x, normed) = add_rms_norm(&self.threads, &mlp, &sum, norm, eps)?;
-            see(number, &x);
+            see(Seen::Output { layer: number, x: &x })?;
         }
         Ok(Some(normed))
     }

@@ -38,6 +38,12 @@ impl Tokenizer {
         Ok(encoding.map_err(|error| ModelError::Prompt(format!("tokenizer: {error}")))?.get_ids().to_vec())
     }
 
+    /// As it would stand in `tokenizer.json`.
+    pub(crate) fn json(&self) -> Result<serde_json::Value, ModelError> {
+        let text = self.inner.to_string(false).map_err(|error| ModelError::broken(FILE, error))?;
+        serde_json::from_str(&text).map_err(|error| ModelError::broken(FILE, error))
+    }
+
     /// The text of ids.
     ///
     /// # Errors

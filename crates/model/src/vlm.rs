@@ -1,7 +1,7 @@
 //! The model behind [`spectemp_engine::Vlm`]: prompts are made by the caller, a [`DeviceThread`] runs them together with those
 //! of others. A caller that goes away or cancels ends its generation between two steps.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use spectemp_engine::{Abilities, Generation, Message, ModelCard, PromptTemplates, Request, Vlm, VlmError};
@@ -12,6 +12,7 @@ use crate::ModelError;
 use crate::batch::Model;
 use crate::chat::ChatTemplate;
 use crate::config::{Config, token_ids};
+use crate::constrain::Constrainer;
 use crate::device::LoadOptions;
 use crate::files::ModelFiles;
 use crate::kv::Cache;
@@ -21,6 +22,7 @@ use crate::prompt::{Prompt, PromptMaker};
 use crate::revision::revision;
 use crate::rope::PositionSettings;
 use crate::sequence::Sequence;
+use crate::speculate::{DraftModel, ProposerChoice, Speculation, SpeculationFigures, Speculator, Tally};
 use crate::thread::{DeviceThread, LoadedModel};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
@@ -32,6 +34,12 @@ pub struct QwenVlm {
     card: ModelCard,
     maker: Arc<PromptMaker>,
     eos: Arc<[u32]>,
+    /// Width of the logits.
+    vocab: usize,
+    /// Made when a request first has a grammar.
+    constrainer: OnceLock<Arc<Constrainer>>,
+    speculation: Option<(Speculation, Option<Arc<DraftModel>>)>,
+    tally: Arc<Tally>,
     loaded: Arc<LoadedModel>,
 }
 
@@ -69,7 +77,7 @@ impl QwenVlm {
                 draft: files.read_text("prompts/draft.jinja")?,
             },
             context_tokens: config.text.max_position_embeddings as u32,
-            abilities: Abilities { constraint: false, probabilities: true, seeds: true },
+            abilities: Abilities { constraint: true, probabilities: true, seeds: true },
         };
         let eos = end_tokens(files, &config)?.into();
         let weights = format!("{}-{:?}", card.revision.revision, options.dtype).to_lowercase();
@@ -89,12 +97,78 @@ impl QwenVlm {
                 clock: 0,
             })
         })?;
-        Ok(Self { card, maker, eos, loaded })
+        Ok(Self {
+            card,
+            maker,
+            eos,
+            vocab: config.text.vocab_size,
+            constrainer: OnceLock::new(),
+            speculation: None,
+            tally: Arc::default(),
+            loaded,
+        })
     }
 
     /// Token ids of a conversation's prompt, for a peer.
     pub(crate) fn prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
         Ok(self.maker.make(messages)?.ids)
+    }
+
+    /// Lets the model decode speculatively: the same text, token for token. `draft` is the checkpoint that
+    /// [`ProposerChoice::Draft`](crate::ProposerChoice::Draft) guesses with; it is loaded beside the model, on its device.
+    ///
+    /// # Errors
+    /// As [`QwenVlm::load`]; a draft of another tokenizer or patch size, or none where one is needed.
+    pub fn speculating(
+        mut self,
+        speculation: Speculation,
+        draft: Option<&ModelFiles>,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let draft = match (speculation.proposer, draft) {
+            (ProposerChoice::Draft, Some(files)) => {
+                let thread = &self.loaded.thread;
+                Some(Arc::new(DraftModel::load(
+                    files,
+                    &self.maker,
+                    (&thread.device, &thread.threads),
+                    options,
+                )?))
+            }
+            (ProposerChoice::Draft, None) => {
+                let reason = "a draft model is needed to guess with it: pass --draft".to_owned();
+                return Err(ModelError::Source { model: self.card.revision.name.clone(), reason });
+            }
+            _ => None,
+        };
+        self.speculation = Some((speculation, draft));
+        Ok(self)
+    }
+
+    /// How guesses fared so far.
+    pub fn speculation_figures(&self) -> SpeculationFigures {
+        self.tally.figures()
+    }
+
+    fn speculator(&self) -> Option<Speculator> {
+        let (speculation, draft) = self.speculation.as_ref()?;
+        let proposer = speculation.proposer(draft.as_ref(), self.maker.image_token_id)?;
+        let (most_sequences, tally) = (speculation.most_sequences, Arc::clone(&self.tally));
+        Some(Speculator { proposer, most_sequences, tally })
+    }
+
+    /// What writes the output, held to the request's grammar.
+    fn writer(&self, request: &Request) -> Result<Writer, ModelError> {
+        let constraint = match (&request.grammar, self.constrainer.get()) {
+            (None, _) => None,
+            (Some(grammar), Some(constrainer)) => Some(constrainer.constraint(grammar, request)?),
+            (Some(grammar), None) => {
+                // Two first requests at once may both make one; one of them stays.
+                let made = Arc::new(Constrainer::new(Arc::clone(&self.maker.tokenizer), self.vocab)?);
+                Some(self.constrainer.get_or_init(|| made).constraint(grammar, request)?)
+            }
+        };
+        Writer::new(request, &self.maker.tokenizer, &self.eos, constraint)
     }
 
     /// The prompt, where context and memory have room for it and what may follow.
@@ -147,9 +221,10 @@ impl Vlm for QwenVlm {
             return Err(VlmError::Cancelled);
         }
         let prompt = self.prompt(&request)?;
-        let writer = Writer::new(&request, &self.maker.tokenizer, &self.eos);
+        let writer = self.writer(&request)?;
         let (reply, result) = oneshot::channel();
-        self.loaded.submit(Sequence::new(prompt, request, writer, reply))?;
+        let sequence = Sequence::new(prompt, request, writer, reply).with_speculator(self.speculator());
+        self.loaded.submit(sequence)?;
         tokio::select! {
             // A finished generation counts, also where it was cancelled at the same moment.
             biased;
@@ -166,9 +241,10 @@ impl From<ModelError> for VlmError {
         match error {
             ModelError::Cancelled => Self::Cancelled,
             ModelError::TooLong { tokens, max_new, limit } => Self::TooLong { tokens, max_new, limit },
-            ModelError::Prompt(_) | ModelError::Image(_) | ModelError::NoRoom { .. } => {
-                Self::Request(error.to_string())
-            }
+            ModelError::Prompt(_)
+            | ModelError::Image(_)
+            | ModelError::NoRoom { .. }
+            | ModelError::Constraint(_) => Self::Request(error.to_string()),
             other => Self::Backend(other.to_string()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 use super::Heads;
 use super::meter::{Charge, KvMeter};
@@ -127,6 +127,21 @@ impl KvCache {
         }
         self.len = from + places.len();
         Ok(())
+    }
+
+    /// A copy of all keys, turned as they were appended: `[kv_heads, tokens, head_dim]`.
+    ///
+    /// # Errors
+    /// Where nothing is held, or the device fails.
+    pub(super) fn keys(&self) -> Result<Tensor> {
+        match &self.store {
+            Store::Empty => bail!("an empty cache has no keys"),
+            Store::Panels(heads) => {
+                let all: Vec<f32> = heads.iter().flat_map(HeadPanels::keys).collect();
+                Tensor::from_vec(all, (self.kv_heads, self.len, self.head_dim), &Device::Cpu)
+            }
+            Store::Tensors(lines) => lines.k.narrow(1, 0, self.len)?.contiguous(),
+        }
     }
 
     /// Bytes that it takes, shared ones included.

@@ -115,6 +115,15 @@ impl HeadPanels {
         }
     }
 
+    /// All keys, token by token.
+    pub(super) fn keys(&self) -> Vec<f32> {
+        let (mut keys, mut value) = (vec![0.0; self.len * self.dim], vec![0.0; self.dim]);
+        for (at, key) in keys.chunks_exact_mut(self.dim).enumerate() {
+            self.blocks[at / BLOCK].get(at % BLOCK, key, &mut value);
+        }
+        keys
+    }
+
     /// Bytes of its blocks, shared ones included.
     pub(super) fn bytes(&self) -> usize {
         let of = |block: &Arc<Block>| (block.keys.len() + block.values.len()) * size_of::<f32>();

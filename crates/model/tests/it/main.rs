@@ -4,6 +4,7 @@
 
 mod batching;
 mod broken;
+mod forms;
 mod generation;
 mod gguf;
 mod gguf_file;
@@ -12,6 +13,7 @@ mod hub;
 mod loops;
 mod network;
 mod processor;
+mod speculation;
 mod spellings;
 mod support;
 mod turns;
