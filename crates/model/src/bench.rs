@@ -10,6 +10,7 @@ mod peer;
 mod report;
 mod served;
 mod sizes;
+mod speculate;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ use self::ours::Ours;
 use self::peer::Peer;
 pub use self::report::{BenchReport, BenchRow, Comparison, Times};
 pub use self::sizes::{Shape, Size};
+pub use self::speculate::{SpeculateOptions, SpeculateReport, SpeculateRow, run_speculation};
 use crate::{DTypeChoice, ModelError};
 
 /// What to measure.

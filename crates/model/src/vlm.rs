@@ -125,6 +125,17 @@ impl QwenVlm {
         draft: Option<&ModelFiles>,
         options: &LoadOptions,
     ) -> Result<Self, ModelError> {
+        self.set_speculation(speculation, draft, options)?;
+        Ok(self)
+    }
+
+    /// The same of a model that may guess already; requests under way go on as they were.
+    pub(crate) fn set_speculation(
+        &mut self,
+        speculation: Speculation,
+        draft: Option<&ModelFiles>,
+        options: &LoadOptions,
+    ) -> Result<(), ModelError> {
         let draft = match (speculation.proposer, draft) {
             (ProposerChoice::Draft, Some(files)) => {
                 let thread = &self.loaded.thread;
@@ -142,7 +153,7 @@ impl QwenVlm {
             _ => None,
         };
         self.speculation = Some((speculation, draft));
-        Ok(self)
+        Ok(())
     }
 
     /// How guesses fared so far.

@@ -7,6 +7,7 @@ mod model;
 pub(crate) mod origin;
 mod queue;
 mod range_server;
+mod speculate;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -24,6 +25,8 @@ pub(crate) enum BenchCommand {
     Model(model::ModelBench),
     /// The whole loop on the CPU with random weights, beside the same loop with HF transformers.
     Loop(loops::LoopBench),
+    /// Speculative decoding beside plain decoding, on the demonstration pair and on random weights.
+    Speculate(speculate::SpeculateBench),
     /// The ledger on Postgres: submission, claims and checkpoints with a long queue.
     Queue(queue::QueueBench),
 }
@@ -34,6 +37,9 @@ pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Re
         BenchCommand::Frames(options) => frames::run(&options).await?,
         BenchCommand::Queue(options) => queue::run(&options).await?,
         BenchCommand::Loop(options) => tokio::task::spawn_blocking(move || loops::run(&options)).await??,
+        BenchCommand::Speculate(options) => {
+            tokio::task::spawn_blocking(move || speculate::run(&options)).await??;
+        }
         BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)

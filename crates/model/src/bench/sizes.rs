@@ -164,16 +164,7 @@ pub(super) fn prepare(size: Size, folder: &Path, tokenizer: &[u8]) -> Result<(),
     write(folder, CONFIG, text.as_bytes())?;
     write(folder, "tokenizer.json", tokenizer)?;
     write(folder, "generation_config.json", NO_END)?;
-    let weights = folder.join(WEIGHTS);
-    if weights.is_file() {
-        return Ok(());
-    }
-    let random = Weights::random(SEED);
-    // Loading asks for every tensor, which is how the weights learn their names and shapes.
-    Network::load(&Config::parse(text.as_bytes())?, &random, &Device::Cpu, DType::F32, &Threads::new(0))?;
-    let part = folder.join("model.safetensors.part");
-    random.write_random(&part)?;
-    std::fs::rename(&part, &weights).map_err(|source| read_error(&weights, source))
+    write_weights(&text, folder)
 }
 
 /// The size's weights in a folder that also has tokenizer, chat template and prompts of another checkpoint; the ids of
@@ -205,6 +196,40 @@ pub(super) fn prepare_for_loops(size: Size, cache: &Path, style: &ModelFiles) ->
         std::fs::hard_link(&target, &link).map_err(|source| read_error(&link, source))?;
     }
     Ok(folder)
+}
+
+/// A target with the tokenizer and prompts of another checkpoint, and a draft that is the first half of its layers: random
+/// tensors are drawn from their names, so that both have the same ones.
+pub(super) fn prepare_shared(
+    size: Size,
+    cache: &Path,
+    style: &ModelFiles,
+) -> Result<(PathBuf, PathBuf), ModelError> {
+    let target = prepare_for_loops(size, cache, style)?;
+    let draft = cache.join(format!("half-{size}-1"));
+    std::fs::create_dir_all(&draft).map_err(|source| read_error(&draft, source))?;
+    let files = ModelFiles::folder(&target);
+    let mut config: Value =
+        serde_json::from_slice(&files.require(CONFIG)?).map_err(|error| ModelError::broken(CONFIG, error))?;
+    config["text_config"]["num_hidden_layers"] = json!(size.numbers().layers / 2);
+    write(&draft, CONFIG, config.to_string().as_bytes())?;
+    write(&draft, "tokenizer.json", &files.require("tokenizer.json")?)?;
+    write_weights(&config.to_string(), &draft)?;
+    Ok((target, draft))
+}
+
+/// Writes the random weights that a config asks for, where they are not there yet.
+fn write_weights(config: &str, folder: &Path) -> Result<(), ModelError> {
+    let weights = folder.join(WEIGHTS);
+    if weights.is_file() {
+        return Ok(());
+    }
+    let random = Weights::random(SEED);
+    // Loading asks for every tensor, which is how the weights learn their names and shapes.
+    Network::load(&Config::parse(config.as_bytes())?, &random, &Device::Cpu, DType::F32, &Threads::new(0))?;
+    let part = folder.join("model.safetensors.part");
+    random.write_random(&part)?;
+    std::fs::rename(&part, &weights).map_err(|source| read_error(&weights, source))
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), ModelError> {

@@ -1,5 +1,6 @@
 //! How guesses fared.
 
+use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
@@ -36,6 +37,20 @@ impl SpeculationFigures {
     /// Guesses that came true per call with guesses; none before the first.
     pub fn accepted_per_call(&self) -> Option<f64> {
         (self.calls > 0).then(|| self.accepted as f64 / self.calls as f64)
+    }
+}
+
+impl Sub for SpeculationFigures {
+    type Output = Self;
+
+    /// What came since the earlier figures.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            calls: self.calls - earlier.calls,
+            guessed: self.guessed - earlier.guessed,
+            accepted: self.accepted - earlier.accepted,
+            missed: self.missed - earlier.missed,
+        }
     }
 }
 

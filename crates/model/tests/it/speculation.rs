@@ -205,7 +205,7 @@ async fn drawn_tokens_follow_the_models_distribution() {
         seconds.entry(second.id.expect("an id")).or_insert((second.logprob.exp(), 0)).1 += 1;
     }
     assert!(model.speculation_figures().accepted > 100);
-    let (mut chi_square, mut degrees) = (0.0, 0.0);
+    let (mut chi_square, mut degrees) = (0.0_f64, 0.0_f64);
     for (draws, seconds) in seen.values() {
         // Tokens that are expected at least five times by themselves, all others together.
         let mut rest = (*draws as f64, *draws);
