@@ -191,7 +191,7 @@ async fn open_speculating(
 /// Who guesses for the target.
 fn speculation(args: &ModelArgs, context: &Context) -> anyhow::Result<Speculation> {
     let text = context.config.setting("speculate", args.speculate.clone()).value.unwrap_or_default();
-    let proposer = text.parse().map_err(|cause| Usage(format!("--speculate: {cause}")))?;
+    let proposer = text.parse::<ProposerChoice>().map_err(|cause| Usage(format!("--speculate: {cause}")))?;
     Ok(Speculation::by(proposer))
 }
 

@@ -115,7 +115,7 @@ impl DraftModel {
         }
         let weights = Weights::open(files)?;
         Ok(Self {
-            network: Network::load(&config, &weights, device, options.dtype.into(), threads)?,
+            network: Network::load(&config, &weights, device, options.dtype, threads)?,
             processor: Processor::open(files, &config.vision)?,
             seen: Mutex::default(),
         })
