@@ -105,8 +105,10 @@ impl Speculation {
         draft: Option<&Arc<DraftModel>>,
         image_token_id: u32,
     ) -> Option<Box<dyn Proposer>> {
-        let (widths, prune) = (self.widths.clone(), self.prune);
+        let widths: Vec<usize> = self.widths.iter().copied().take_while(|&width| width > 0).collect();
+        let prune = self.prune.clamp(0.0, 1.0);
         match self.proposer {
+            _ if widths.is_empty() => None,
             ProposerChoice::Off => None,
             ProposerChoice::Lookup => Some(Box::new(Lookup { most: widths.len(), image_token_id })),
             ProposerChoice::Sparse => Some(Box::new(Sparse { widths, prune, drafter: None })),

@@ -62,8 +62,9 @@ async fn later_rounds_and_questions_prefill_only_what_is_new() {
     for pair in turns.windows(2) {
         let (before, turn) = (pair[0], pair[1]);
         assert_ne!(before.finish, TurnFinish::Length);
-        // All that the model has seen and written, but not the last token, which it never ran.
-        assert_eq!(turn.tokens.reused, prompt(before) + before.tokens.generated - 1, "{turn:?}");
+        // All that the model has seen and written; the last token was run only where its form settled it before.
+        let had = prompt(before) + before.tokens.generated;
+        assert!([had - 1, had].contains(&turn.tokens.reused), "{had}: {turn:?}");
     }
     let other = pair.ask("What digit flashes in the green scene?").await;
     let (first, second) = (turns[0], target_turns(&other)[0]);

@@ -188,12 +188,12 @@ async fn the_next_turn_reuses_what_was_decided() {
 /// among guesses, over many seeds, against the probabilities that the model gave it after the first.
 #[tokio::test]
 async fn drawn_tokens_follow_the_models_distribution() {
-    const DRAWS: u64 = 1200;
+    const DRAWS: u64 = 2500;
     let target = data("untied/model");
     let model = speculating(&target, &target, by(ProposerChoice::Draft, &[6, 6], 0.0));
     let ask = |seed| {
         let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed };
-        Request { sampling, ..request(question(1, "red"), 4) }
+        Request { sampling, ..request(question(1, "red"), 3) }
     };
     // By first token: draws, and for each second token its probability and how often it came.
     let mut seen = BTreeMap::<u32, (u64, BTreeMap<u32, (f64, u64)>)>::new();
