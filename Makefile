@@ -4,7 +4,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/spectemp/target
 SHELL := /bin/bash
 
-.PHONY: demo test crash build setup lint deny doc fmt install
+.PHONY: demo test crash build build-cuda gpu setup lint deny doc fmt install
 
 setup:
 	@scripts/setup.sh
@@ -13,6 +13,14 @@ setup:
 build: setup
 	cargo build --release --locked -p spectemp-cli
 	@echo "built $(CARGO_TARGET_DIR)/release/spectemp"
+
+# The same with NVIDIA kernels, and a program that checks and measures a GPU alone; assembles a CUDA toolkit where none is.
+build-cuda: setup
+	@scripts/build-cuda.sh
+
+# Golden files on this machine's GPU; ends with 3 where there is none. `make gpu ARGS="bench 7b 3b"` measures.
+gpu:
+	@scripts/gpu.sh $(ARGS)
 
 # Generates videos, asks questions about them and prints how well they were answered.
 demo: build

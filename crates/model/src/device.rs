@@ -35,7 +35,24 @@ impl FromStr for DeviceChoice {
     }
 }
 
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
 impl DeviceChoice {
+    /// Whether it is there.
+    ///
+    /// # Errors
+    /// [`ModelError::Device`] where this build or this machine does not have it.
+    pub fn probe(self) -> Result<(), ModelError> {
+        self.open().map(drop)
+    }
+
     pub(crate) fn open(self) -> Result<Device, ModelError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),

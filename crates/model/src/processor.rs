@@ -4,7 +4,9 @@
 //! Where a checkpoint has no `preprocessor_config.json`, the published Qwen2.5-VL one is assumed: 3136 to 12845056 pixels
 //! and CLIP's mean and standard deviation.
 
-use candle_core::{Device, Tensor};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use spectemp_engine::{PixelBudget, RgbImage, resize_bicubic, smart_resize};
 
@@ -25,16 +27,19 @@ pub struct Processor {
     /// Pixel bounds, and the multiple of sides.
     pub pixels: PixelBudget,
     /// For each channel, what each of the 256 values becomes.
-    table: [[f32; 256]; 3],
+    table: Arc<Table>,
     patch: usize,
     merge: usize,
 }
 
-/// An image's patches.
+type Table = [[f32; 256]; 3];
+
+/// An image's patches, as bytes: a quarter of what the tower reads, which is made of them on its device.
 #[derive(Clone, Debug)]
 pub struct Patches {
-    /// One temporal copy: `[patches, 3 * patch * patch]`; the second is equal.
-    pub values: Vec<f32>,
+    /// One temporal copy: `[patches, 3, patch * patch]`; the second is equal.
+    bytes: Vec<u8>,
+    table: Arc<Table>,
     /// Rows and columns of patches.
     pub grid: Grid,
 }
@@ -112,7 +117,7 @@ impl Processor {
         }
         Ok(Self {
             pixels: PixelBudget { min_pixels, max_pixels, multiple },
-            table: value_table(mean, std, raw.rescale_factor.unwrap_or(1.0 / 255.0)),
+            table: Arc::new(value_table(mean, std, raw.rescale_factor.unwrap_or(1.0 / 255.0))),
             patch: vision.patch_size,
             merge: vision.spatial_merge_size,
         })
@@ -144,43 +149,70 @@ impl Processor {
             return Err(ModelError::Prompt(format!("image of {width}x{height} px has {bytes} bytes")));
         }
         let grid = Grid { t: 1, h: height / self.patch, w: width / self.patch };
-        let mut values = Vec::with_capacity(width * height * 3);
+        let mut bytes = Vec::with_capacity(width * height * 3);
         for block_row in 0..grid.h / self.merge {
             for block_column in 0..grid.w / self.merge {
                 for row in 0..self.merge {
                     for column in 0..self.merge {
                         let (top, left) = (block_row * self.merge + row, block_column * self.merge + column);
-                        self.push_patch(image, top * self.patch, left * self.patch, &mut values);
+                        self.push_patch(image, top * self.patch, left * self.patch, &mut bytes);
                     }
                 }
             }
         }
-        Ok(Patches { values, grid })
+        Ok(Patches { bytes, table: Arc::clone(&self.table), grid })
     }
 
     /// Channel by channel, row by row.
-    fn push_patch(&self, image: &RgbImage, top: usize, left: usize, out: &mut Vec<f32>) {
+    fn push_patch(&self, image: &RgbImage, top: usize, left: usize, out: &mut Vec<u8>) {
         let stride = image.width as usize * 3;
-        for (channel, table) in self.table.iter().enumerate() {
+        for channel in 0..3 {
             for y in top..top + self.patch {
                 let start = y * stride + left * 3;
                 let row = &image.data[start..start + self.patch * 3];
-                out.extend(row.iter().skip(channel).step_by(3).map(|&value| table[usize::from(value)]));
+                out.extend(row.iter().skip(channel).step_by(3));
             }
         }
     }
 }
 
 impl Patches {
-    /// Several images' patches in one tensor `[patches, values]`.
+    /// Several images' patches in one tensor `[patches, values]` of normalised values. Only bytes go to another device.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// Where the device fails, or there is no image.
     pub fn stack(images: &[Self], device: &Device) -> Result<Tensor, ModelError> {
         let count: usize = images.iter().map(|image| image.grid.patches()).sum();
-        let values: Vec<f32> = images.iter().flat_map(|image| image.values.iter().copied()).collect();
-        let width = values.len() / count.max(1);
+        let bytes: usize = images.iter().map(|image| image.bytes.len()).sum();
+        let width = bytes / count.max(1);
+        if !device.is_cpu() {
+            return Self::stack_there(images, (count, width), device);
+        }
+        let mut values = Vec::with_capacity(bytes);
+        for Self { bytes, table, grid } in images {
+            let area = bytes.len() / (3 * grid.patches()).max(1);
+            for (number, plane) in bytes.chunks_exact(area.max(1)).enumerate() {
+                values.extend(plane.iter().map(|&byte| table[number % 3][usize::from(byte)]));
+            }
+        }
         Ok(Tensor::from_vec(values, (count, width), device)?)
+    }
+
+    /// Looks the bytes up in the processor's table on the device, which gives the same bits as here.
+    fn stack_there(
+        images: &[Self],
+        (count, width): (usize, usize),
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
+        let Some(first) = images.first() else {
+            return Err(ModelError::Prompt("patches of no image".to_owned()));
+        };
+        let bytes: Vec<u8> = images.iter().flat_map(|image| image.bytes.iter().copied()).collect();
+        let bytes = Tensor::from_vec(bytes, (count, 3, width / 3), device)?;
+        let channel = Tensor::new(&[0_u32, 256, 512], device)?.reshape((1, 3, 1))?;
+        let places = bytes.to_dtype(DType::U32)?.broadcast_add(&channel)?.flatten_all()?;
+        let table = Tensor::new(first.table.as_flattened(), device)?;
+        Ok(table.index_select(&places, 0)?.reshape((count, width))?)
     }
 }
 
@@ -204,11 +236,32 @@ fn refuse_other_steps(raw: &Raw) -> Result<(), ModelError> {
 }
 
 /// `(value * rescale - mean) / std`, in f32 and in the order of the reference.
-fn value_table(mean: [f64; 3], std: [f64; 3], rescale: f64) -> [[f32; 256]; 3] {
+fn value_table(mean: [f64; 3], std: [f64; 3], rescale: f64) -> Table {
     std::array::from_fn(|channel| {
         std::array::from_fn(|value| {
             let rescaled = (value as f64 * rescale) as f32;
             (rescaled - mean[channel] as f32) / std[channel] as f32
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_makes_the_same_of_bytes_as_the_processor_does() {
+        let table = Arc::new(value_table(CLIP_MEAN, CLIP_STD, 1.0 / 255.0));
+        let patches = |seed: usize, h: usize, w: usize| Patches {
+            bytes: (0..h * w * 3 * 196).map(|at| ((at * 7919 + seed) / 8) as u8).collect(),
+            table: Arc::clone(&table),
+            grid: Grid { t: 1, h, w },
+        };
+        let images = [patches(1, 2, 4), patches(2, 4, 2)];
+        let here = Patches::stack(&images, &Device::Cpu).unwrap();
+        let there = Patches::stack_there(&images, (16, 588), &Device::Cpu).unwrap();
+        assert_eq!(here.dims(), [16, 588]);
+        assert_eq!(here.to_vec2::<f32>().unwrap(), there.to_vec2::<f32>().unwrap());
+        assert!(Patches::stack_there(&[], (0, 0), &Device::Cpu).is_err());
+    }
 }

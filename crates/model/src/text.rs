@@ -132,6 +132,14 @@ impl TextModel {
         Ok(self.embed_tokens.rows(ids)?)
     }
 
+    /// The same for ids that this model chose and that lie on its device.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub(crate) fn embed_there(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.embed_tokens.rows_there(ids)?)
+    }
+
     /// Rotary tables of these positions.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! `bench/results/*.json` with machine, commit and settings.
 
 mod frames;
+mod gpu;
 mod loops;
 mod model;
 pub(crate) mod origin;
@@ -27,6 +28,8 @@ pub(crate) enum BenchCommand {
     Loop(loops::LoopBench),
     /// Speculative decoding beside plain decoding, on the demonstration pair and on random weights.
     Speculate(speculate::SpeculateBench),
+    /// Prefill and decode on a GPU, with random weights of the published 7B and 3B shapes.
+    Gpu(gpu::GpuBench),
     /// The ledger on Postgres: submission, claims and checkpoints with a long queue.
     Queue(queue::QueueBench),
 }
@@ -40,6 +43,7 @@ pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Re
         BenchCommand::Speculate(options) => {
             tokio::task::spawn_blocking(move || speculate::run(&options)).await??;
         }
+        BenchCommand::Gpu(options) => tokio::task::spawn_blocking(move || gpu::run(&options)).await??,
         BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)

@@ -118,6 +118,17 @@ impl Linear {
         }
     }
 
+    /// The same for ids that lie on the weight's device: there they are not brought here.
+    ///
+    /// # Errors
+    /// As [`Linear::rows`]; on a device such an id may give anything instead.
+    pub fn rows_there(&self, ids: &Tensor) -> Result<Tensor> {
+        match &self.weights {
+            Weights::Tensors { weight, .. } => weight.index_select(ids, 0),
+            _ => self.rows(&ids.to_vec1::<u32>()?),
+        }
+    }
+
     /// Bytes of the weights, as they are held.
     pub fn bytes(&self) -> usize {
         match &self.weights {

@@ -1,0 +1,82 @@
+//! `spectemp bench gpu`: prefill and decode of the published shapes with random weights that are drawn on the device.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use spectemp_model::bench::{GpuBenchOptions, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu};
+use spectemp_model::{DTypeChoice, DeviceChoice};
+
+use super::origin::Origin;
+
+/// Measure the model on a GPU; needs a build with CUDA (make build-cuda).
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GpuBench {
+    /// Shapes: 3b, 7b.
+    #[arg(long, default_values_t = [PublishedSize::B7, PublishedSize::B3], value_delimiter = ',', value_name = "SIZE")]
+    sizes: Vec<PublishedSize>,
+    /// cuda or cuda:N.
+    #[arg(long, default_value_t = DeviceChoice::Cuda(0), value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// What weights and activations are: bf16 or f32.
+    #[arg(long, default_value_t = DTypeChoice::Bf16, value_name = "DTYPE")]
+    dtype: DTypeChoice,
+    /// Timed runs of each work, after one that warms up.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
+    /// Write the figures as JSON [default: bench/results/gpu.json where that folder is].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the benchmark: the table on stdout, progress on stderr, the JSON file where one is wanted.
+pub(crate) fn run(arguments: &GpuBench) -> anyhow::Result<()> {
+    let options = GpuBenchOptions {
+        device: arguments.device,
+        dtype: arguments.dtype,
+        sizes: arguments.sizes.clone(),
+        repeat: arguments.repeat,
+        ..GpuBenchOptions::default()
+    };
+    let figures = run_gpu(&options, &mut |line| eprintln!("{line}"))?;
+    crate::output::print(&table(&figures.rows))?;
+    let results = Path::new("bench/results");
+    let default_out = || results.is_dir().then(|| results.join("gpu.json"));
+    if let Some(path) = arguments.out.clone().or_else(default_out) {
+        let text =
+            serde_json::to_string_pretty(&Report { origin: Origin::here(), figures: &figures })? + "\n";
+        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        eprintln!("figures in {}", path.display());
+    }
+    Ok(())
+}
+
+fn table(rows: &[GpuRow]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["size", "work", "ms", "tokens/s"]);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for row in rows {
+        let work = match row.work {
+            GpuWork::Prefill { tokens } => format!("prefill of {tokens} tokens"),
+            GpuWork::Decode { batch, tokens, context } => {
+                format!("a token of {batch} sequences, {tokens} after {context}")
+            }
+        };
+        let figures = [format!("{:.2}", row.best_ms), format!("{:.0}", row.tokens_per_second)];
+        table.add_row([row.size.to_string(), work].into_iter().chain(figures));
+    }
+    table.to_string()
+}
+
+/// All figures, and where they come from.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    origin: Origin,
+    #[serde(flatten)]
+    figures: &'a GpuReport,
+}
