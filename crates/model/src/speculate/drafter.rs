@@ -49,14 +49,13 @@ impl Drafter {
         widths: &[usize],
     ) -> Result<Guess, ModelError> {
         self.settle(decided.ids)?;
-        let base = self.prompt + decided.ids.len();
         let rows = self.catch_up(text, decided)?;
         let mut guess = Guess::default();
         // The newest level: each guess with the logarithm of its path's probability.
         let mut level = best(&[(None, 0.0, rows.as_slice())], widths.first().copied().unwrap_or(0))?;
         let mut places = push(&mut guess, &level);
         for &width in widths.iter().skip(1) {
-            let rows = self.run_guesses(text, base, decided, &guess, &places)?;
+            let rows = self.run_guesses(text, decided, &guess, &places)?;
             let parents: Vec<_> = places
                 .iter()
                 .zip(&level)
@@ -101,7 +100,6 @@ impl Drafter {
     fn run_guesses(
         &mut self,
         text: &TextModel,
-        base: usize,
         decided: Decided<'_>,
         guess: &Guess,
         places: &[usize],
@@ -113,7 +111,7 @@ impl Drafter {
             let positions = places.iter().map(|&place| at(place)).collect();
             return run(text, &mut self.cache, &ids, positions, (Rows::Last, None));
         }
-        self.cache.truncate(base);
+        self.cache.truncate(self.prompt + decided.ids.len());
         let positions = (0..guess.ids().len()).map(at).collect();
         let rows = run(text, &mut self.cache, guess.ids(), positions, (Rows::All, Some(guess.parents())))?;
         let vocab = rows.len() / guess.ids().len();
