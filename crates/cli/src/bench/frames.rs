@@ -65,16 +65,7 @@ pub(crate) async fn run(options: &FramesBench) -> anyhow::Result<()> {
     }
     let report = Report::new(Settings::new(options, &file), rows);
     crate::output::print(&report.table())?;
-    if let Some(path) = out(options) {
-        report.write(&path)?;
-        eprintln!("figures in {}", path.display());
-    }
-    Ok(())
-}
-
-fn out(options: &FramesBench) -> Option<PathBuf> {
-    let results = PathBuf::from("bench/results");
-    options.out.clone().or_else(|| results.is_dir().then(|| results.join("frames.json")))
+    super::write(options.out.as_deref(), "frames.json", &report)
 }
 
 /// Of several runs of a row, the one of median time; a failed one only where all failed.

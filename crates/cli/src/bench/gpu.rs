@@ -1,8 +1,7 @@
 //! `spectemp bench gpu`: prefill and decode of the published shapes with random weights that are drawn on the device.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -42,15 +41,7 @@ pub(crate) fn run(arguments: &GpuBench) -> anyhow::Result<()> {
     };
     let figures = run_gpu(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
-    let results = Path::new("bench/results");
-    let default_out = || results.is_dir().then(|| results.join("gpu.json"));
-    if let Some(path) = arguments.out.clone().or_else(default_out) {
-        let text =
-            serde_json::to_string_pretty(&Report { origin: Origin::here(), figures: &figures })? + "\n";
-        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-        eprintln!("figures in {}", path.display());
-    }
-    Ok(())
+    super::write(arguments.out.as_deref(), "gpu.json", &Report { origin: Origin::here(), figures: &figures })
 }
 
 fn table(rows: &[GpuRow]) -> String {

@@ -10,10 +10,14 @@ mod queue;
 mod range_server;
 mod speculate;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use serde::Serialize;
 
 use crate::context::Context;
 
@@ -47,6 +51,17 @@ pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Re
         BenchCommand::Model(options) => tokio::task::spawn_blocking(move || model::run(&options)).await??,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes figures to `out`, else to `bench/results/NAME` where that folder is.
+fn write(out: Option<&Path>, name: &str, figures: &impl Serialize) -> anyhow::Result<()> {
+    let results = Path::new("bench/results");
+    let default_out = || results.is_dir().then(|| results.join(name));
+    let Some(path) = out.map(Path::to_owned).or_else(default_out) else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures)? + "\n";
+    std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+    eprintln!("figures in {}", path.display());
+    Ok(())
 }
 
 /// Where test files and checkpoints are kept.

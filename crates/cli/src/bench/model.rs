@@ -3,9 +3,8 @@
 //!
 //! Wiring: [`ModelBench`] are the arguments, [`run`] does it. It blocks for minutes: call it from a blocking task.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -63,14 +62,7 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
     };
     let figures = bench::run(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
-    let results = Path::new("bench/results");
-    let default_out = || results.is_dir().then(|| results.join("model.json"));
-    if let Some(path) = arguments.out.clone().or_else(default_out) {
-        let text = serde_json::to_string_pretty(&Report::new(arguments, &figures))? + "\n";
-        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-        eprintln!("figures in {}", path.display());
-    }
-    Ok(())
+    super::write(arguments.out.as_deref(), "model.json", &Report::new(arguments, &figures))
 }
 
 fn table(rows: &[BenchRow]) -> String {

@@ -3,9 +3,8 @@
 //!
 //! It blocks for minutes: call it from a blocking task.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -61,15 +60,8 @@ pub(crate) fn run(arguments: &SpeculateBench) -> anyhow::Result<()> {
     };
     let figures = run_speculation(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
-    let results = Path::new("bench/results");
-    let default_out = || results.is_dir().then(|| results.join("speculate.json"));
-    if let Some(path) = arguments.out.clone().or_else(default_out) {
-        let report = Report { origin: Origin::here(), repeat: arguments.repeat, figures: &figures };
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-        eprintln!("figures in {}", path.display());
-    }
-    Ok(())
+    let report = Report { origin: Origin::here(), repeat: arguments.repeat, figures: &figures };
+    super::write(arguments.out.as_deref(), "speculate.json", &report)
 }
 
 fn table(rows: &[SpeculateRow]) -> String {

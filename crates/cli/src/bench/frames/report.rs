@@ -1,8 +1,7 @@
 //! Table and JSON of the figures.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
-use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -109,11 +108,6 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(settings: Settings, rows: Vec<Row>) -> Self {
         Self { origin: Origin::here(), settings, rows }
-    }
-
-    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
     }
 
     pub(super) fn table(&self) -> String {

@@ -1,8 +1,7 @@
 //! The table, the file of figures, and what the server does for the statements.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
-use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
 use spectemp_store::Explained;
 
@@ -42,13 +41,7 @@ pub(super) fn table(figures: &Figures) -> String {
 }
 
 pub(super) fn write(arguments: &QueueBench, figures: &Figures) -> anyhow::Result<()> {
-    let results = Path::new("bench/results");
-    let default_out = || results.is_dir().then(|| results.join("queue.json"));
-    let Some(path) = arguments.out.clone().or_else(default_out) else { return Ok(()) };
-    let text = serde_json::to_string_pretty(figures)? + "\n";
-    std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-    eprintln!("figures in {}", path.display());
-    Ok(())
+    crate::bench::write(arguments.out.as_deref(), "queue.json", figures)
 }
 
 /// As Markdown.
