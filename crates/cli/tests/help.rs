@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&[&str]; 34] = [
+const COMMANDS: [&[&str]; 36] = [
     &["ask"],
     &["run"],
     &["up"],
@@ -39,6 +39,8 @@ const COMMANDS: [&[&str]; 34] = [
     &["bench", "frames"],
     &["bench", "model"],
     &["bench", "loop"],
+    &["bench", "speculate"],
+    &["bench", "gpu"],
 ];
 
 fn spectemp(arguments: &[&str]) -> Output {

@@ -21,7 +21,8 @@ impl Job {
         let times = self.times(scene, conversation);
         match self.setup.spec.plan.settings.strategy {
             Strategy::PerceptionRounds => {
-                vec![Ending::AnswerAndGlue { answer, times, most: MOST_INTERVALS }]
+                let most = most_intervals(&times, self.setup.spec.plan.settings.max_new_tokens);
+                vec![Ending::AnswerAndGlue { answer, times, most }]
             }
             _ => vec![Ending::Answer(answer), Ending::Segment(times)],
         }
@@ -56,6 +57,19 @@ impl Job {
     }
 }
 
+/// As many intervals as half of a turn can hold, however they are cut into tokens: a model that repeats itself ends its
+/// list.
+fn most_intervals(times: &Times, max_new_tokens: u32) -> u32 {
+    let interval = "(, ), ".len() as u32 + width(times.first) + width(times.second);
+    (max_new_tokens / 2 / interval).clamp(1, MOST_INTERVALS)
+}
+
+/// Bytes of the longest number up to this one.
+fn width(most: Decimal) -> u32 {
+    let digits = most.units.max(1).ilog10() + 1;
+    digits.max(most.decimals + 1) + u32::from(most.decimals > 0)
+}
+
 /// What ends the draft's turn: labels of the frames shown, as many as are wanted.
 pub(super) fn draft_endings(frames: &[Shown], want: usize) -> Vec<Ending> {
     let labels: Vec<String> = frames.iter().map(|shown| shown.frame.label.clone()).collect();
@@ -65,4 +79,19 @@ pub(super) fn draft_endings(frames: &[Shown], want: usize) -> Vec<Ending> {
 
 fn decimals(shown: &Shown) -> u32 {
     shown.frame.label.split_once('.').map_or(0, |(_, digits)| digits.len() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_intervals_fits_its_turn() {
+        let time = Decimal { units: 612, decimals: 1 };
+        let times = Times { first: time, second: time };
+        // `(61.2, 61.2), ` is 14 bytes, so at most 14 tokens.
+        for (max_new_tokens, most) in [(4, 1), (96, 3), (1024, 8)] {
+            assert_eq!(most_intervals(&times, max_new_tokens), most, "{max_new_tokens}");
+        }
+    }
 }

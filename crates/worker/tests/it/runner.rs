@@ -105,6 +105,7 @@ fn essence(trace: &Trace) -> serde_json::Value {
         let round = round.as_object_mut().unwrap();
         round.remove("io");
         round.remove("times");
+        round.remove("timeline");
         for turn in round["turns"].as_array_mut().unwrap() {
             turn.as_object_mut().unwrap().remove("times");
         }
