@@ -4,26 +4,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spectemp_engine::Sampling;
 
-/// Index of the largest logit, the first of equals; none where one is not a number.
-pub(crate) fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(u32, f32)> = None;
-    for (id, &logit) in (0..).zip(logits) {
-        if logit.is_nan() {
-            return None;
-        }
-        if best.is_none_or(|(_, largest)| logit > largest) {
-            best = Some((id, logit));
-        }
-    }
-    best.filter(|(_, logit)| logit.is_finite()).map(|(id, _)| id)
-}
+pub(crate) use crate::kernels::{argmax, log_sum};
 
-/// Log of the sum of exponentials: `logits[i] - log_sum` is the log-probability of `i`.
-pub(crate) fn log_sum(logits: &[f32]) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from((logit - largest).exp())).sum();
-    f64::from(largest) + sum.ln()
-}
+/// Candidates that are looked at first: the nucleus is seldom larger.
+const FIRST: usize = 64;
 
 /// Draws the tokens of one generation.
 #[derive(Debug)]
@@ -45,30 +29,48 @@ impl Sampler {
         }
         let largest = logits[greedy as usize];
         let weight = |logit: f32| (f64::from(logit - largest) / self.sampling.temperature).exp();
-        let mut candidates: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|&logit| weight(logit))).collect();
-        candidates.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let kept = nucleus(&candidates, self.sampling.top_p);
+        let candidates = (0..).zip(logits.iter().map(|&logit| weight(logit))).collect();
+        let kept = nucleus(candidates, self.sampling.top_p);
         let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
         let mut left = self.generator.random::<f64>() * total;
-        for (id, weight) in kept {
+        for (id, weight) in &kept {
             left -= weight;
             if left < 0.0 {
                 return Some(*id);
             }
         }
-        kept.last().map(|(id, _)| *id)
+        // The weights' sum was rounded.
+        Some(greedy)
     }
 }
 
-/// The fewest of the most probable candidates whose mass reaches `top_p`.
-fn nucleus(candidates: &[(u32, f64)], top_p: f64) -> &[(u32, f64)] {
-    let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-    let mut mass = 0.0;
-    let needed = candidates.iter().position(|(_, weight)| {
-        mass += weight;
-        mass >= top_p * total
+/// The fewest of the most probable candidates whose mass reaches `top_p`, the most probable first; all of them, as they
+/// are, for 1.
+fn nucleus(mut candidates: Vec<(u32, f64)>, top_p: f64) -> Vec<(u32, f64)> {
+    if top_p >= 1.0 {
+        return candidates;
+    }
+    let mass = |candidates: &[(u32, f64)]| candidates.iter().map(|(_, weight)| weight).sum::<f64>();
+    let wanted = top_p * mass(&candidates);
+    let falling = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    // A vocabulary is large and the nucleus small: only a beginning that holds it is put in order.
+    let mut size = FIRST;
+    while size < candidates.len() {
+        candidates.select_nth_unstable_by(size, falling);
+        if mass(&candidates[..size]) >= wanted {
+            candidates.truncate(size);
+            break;
+        }
+        size *= 8;
+    }
+    candidates.sort_unstable_by(falling);
+    let mut reached = 0.0;
+    let last = candidates.iter().position(|(_, weight)| {
+        reached += weight;
+        reached >= wanted
     });
-    &candidates[..needed.map_or(candidates.len(), |last| last + 1)]
+    candidates.truncate(last.map_or(candidates.len(), |last| last + 1));
+    candidates
 }
 
 #[cfg(test)]
@@ -77,14 +79,6 @@ mod tests {
 
     fn sampler(temperature: f64, top_p: f64, seed: u64) -> Sampler {
         Sampler::new(Sampling { temperature, top_p, seed })
-    }
-
-    #[test]
-    fn greedy_takes_the_first_of_the_largest_and_refuses_what_is_no_number() {
-        assert_eq!(argmax(&[1.0, 3.0, 3.0, f32::NEG_INFINITY]), Some(1));
-        assert_eq!(argmax(&[1.0, f32::NAN]), None);
-        assert_eq!(argmax(&[f32::NEG_INFINITY; 2]), None);
-        assert_eq!(argmax(&[]), None);
     }
 
     #[test]
@@ -109,18 +103,26 @@ mod tests {
 
     #[test]
     fn the_nucleus_is_the_fewest_that_reach_the_mass() {
-        let candidates = [(4, 0.5), (1, 0.3), (9, 0.2)];
-        assert_eq!(nucleus(&candidates, 0.5).len(), 1);
-        assert_eq!(nucleus(&candidates, 0.51).len(), 2);
-        assert_eq!(nucleus(&candidates, 1.0).len(), 3);
+        let sizes = |top_p| nucleus(vec![(1, 0.3), (4, 0.5), (9, 0.2)], top_p).len();
+        assert_eq!([0.0, 0.5, 0.51, 1.0].map(sizes), [1, 1, 2, 3]);
         let mut only = sampler(1.0, 0.4, 3);
         assert!((0..100).all(|_| only.draw(&[1.0, 0.0, -1.0]) == Some(0)));
     }
 
     #[test]
-    fn log_sum_makes_probabilities() {
-        let logits = [100.0_f32, 99.0, -50.0];
-        let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - log_sum(&logits)).exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6);
+    fn of_many_candidates_the_same_ones_as_by_sorting_them_all() {
+        let all: Vec<(u32, f64)> = (0..5000).map(|id| (id, f64::from((id * 7919) % 5003).powi(2))).collect();
+        let total: f64 = all.iter().map(|(_, weight)| weight).sum();
+        for top_p in [0.001, 0.05, 0.3, 0.9, 0.999] {
+            let mut sorted = all.clone();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let mut mass = 0.0;
+            sorted.retain(|(_, weight)| {
+                let short = mass < top_p * total;
+                mass += weight;
+                short
+            });
+            assert_eq!(nucleus(all.clone(), top_p), sorted, "{top_p}");
+        }
     }
 }

@@ -153,6 +153,30 @@ vectorised! {
 }
 
 vectorised! {
+    /// The sum of `exp(x - max)`.
+    pub(super) fn sum_of_exps(x: &[f32], max: f32) -> f32 {
+        let mut lanes = [0.0; LANES];
+        let (whole, rest) = x.as_chunks::<LANES>();
+        for chunk in whole {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += exp(value - max);
+            }
+        }
+        for (lane, value) in lanes.iter_mut().zip(rest) {
+            *lane += exp(value - max);
+        }
+        sum_lanes(lanes)
+    }
+}
+
+vectorised! {
+    /// Whether every value is a number; infinities are.
+    pub(super) fn are_numbers(x: &[f32]) -> bool {
+        x.iter().fold(true, |numbers, value| numbers & !value.is_nan())
+    }
+}
+
+vectorised! {
     /// `x *= factor`.
     pub(super) fn scale(x: &mut [f32], factor: f32) {
         for x in x {

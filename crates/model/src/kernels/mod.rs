@@ -21,6 +21,7 @@ mod panels;
 mod product;
 mod quantized;
 mod rotary;
+mod row;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -37,4 +38,5 @@ pub use meter::KvMeter;
 pub use norm::{add_rms_norm, rms_norm};
 pub use quantized::BlockType;
 pub use rotary::Rotary;
+pub use row::{argmax, log_sum};
 pub use threads::Threads;
