@@ -4,6 +4,7 @@
 //! A size's checkpoint is written once into a cache folder; both sides load it from there. Each round times one run of
 //! ours and one of the peer, so that what else the machine does hits both.
 
+mod forms;
 mod gpu;
 mod loops;
 mod ours;
@@ -17,7 +18,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::gpu::{GpuBenchOptions, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu};
+pub use self::forms::{FormRow, FormsOptions, FormsReport, Step, run_forms};
+pub use self::gpu::{
+    GpuBenchOptions, GpuLoopReport, GpuLoops, GpuPeer, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu,
+};
 pub use self::loops::{LoopComparison, LoopOptions, LoopReport, LoopRow, run_loops};
 use self::ours::Ours;
 use self::peer::Peer;

@@ -1,6 +1,7 @@
 //! `spectemp bench`: speed and memory, beside other programs in the same run. Each command prints a table and writes
 //! `bench/results/*.json` with machine, commit and settings.
 
+mod forms;
 mod frames;
 mod gpu;
 mod loops;
@@ -30,6 +31,8 @@ pub(crate) enum BenchCommand {
     Model(model::ModelBench),
     /// The whole loop on the CPU with random weights, beside the same loop with HF transformers.
     Loop(loops::LoopBench),
+    /// What holding a turn to its form costs per token, beside a step of decoding.
+    Forms(forms::FormsBench),
     /// Speculative decoding beside plain decoding, on the demonstration pair and on random weights.
     Speculate(speculate::SpeculateBench),
     /// Prefill and decode on a GPU, with random weights of the published 7B and 3B shapes.
@@ -44,6 +47,7 @@ pub(crate) async fn run(command: BenchCommand, _context: &Context) -> anyhow::Re
         BenchCommand::Frames(options) => frames::run(&options).await?,
         BenchCommand::Queue(options) => queue::run(&options).await?,
         BenchCommand::Loop(options) => tokio::task::spawn_blocking(move || loops::run(&options)).await??,
+        BenchCommand::Forms(options) => tokio::task::spawn_blocking(move || forms::run(&options)).await??,
         BenchCommand::Speculate(options) => {
             tokio::task::spawn_blocking(move || speculate::run(&options)).await??;
         }

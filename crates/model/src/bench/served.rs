@@ -58,7 +58,8 @@ pub(super) fn failed(error: VlmError) -> ModelError {
     ModelError::Source { model: "the model under test".to_owned(), reason: error.to_string() }
 }
 
-fn request(messages: Vec<Message>, tokens: usize) -> Request {
+/// A greedy request for so many tokens.
+pub(super) fn request(messages: Vec<Message>, tokens: usize) -> Request {
     Request {
         messages,
         sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
@@ -71,10 +72,33 @@ fn request(messages: Vec<Message>, tokens: usize) -> Request {
     }
 }
 
-/// Digits, each of which is a token; the first tells the question.
+/// Letters that no tokenizer at hand joins, so that each is a token; the first two tell the question.
 fn question(number: usize, context: usize) -> Vec<Message> {
-    let digit = |at: usize| char::from(b'0' + ((number + at * 7 + at * at / 3) % 10) as u8);
-    let head = format!("{number:02}");
-    let text = head.chars().chain((0..context.saturating_sub(2)).map(digit)).collect();
-    vec![Message { role: Role::User, parts: vec![Part::Text(text)] }]
+    const LETTERS: [char; 16] =
+        ['B', 'C', 'D', 'F', 'G', 'H', 'J', 'K', 'M', 'P', 'Q', 'R', 'V', 'X', 'Y', 'Z'];
+    let letter = |at: usize| LETTERS[at % LETTERS.len()];
+    let head = [letter(number / LETTERS.len()), letter(number)];
+    let text = (0..context.saturating_sub(head.len())).map(|at| letter(number + at * 7 + at * at / 3));
+    vec![Message { role: Role::User, parts: vec![Part::Text(head.into_iter().chain(text).collect())] }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::Tokenizer;
+
+    #[test]
+    fn questions_differ_and_have_as_many_tokens_as_they_say() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/target");
+        let tokenizer = Tokenizer::open(&ModelFiles::folder(folder)).unwrap();
+        let mut texts = Vec::new();
+        for number in [0, 1, 15, 16, 255] {
+            let [Message { parts, .. }] = &question(number, 256)[..] else { panic!("one message") };
+            let [Part::Text(text)] = &parts[..] else { panic!("one text") };
+            assert_eq!(tokenizer.encode(text).unwrap().len(), 256, "{text}");
+            texts.push(text.clone());
+        }
+        texts.dedup();
+        assert_eq!(texts.len(), 5);
+    }
 }

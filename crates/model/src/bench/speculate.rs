@@ -7,20 +7,16 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use spectemp_engine::{Generation, Message, Part, Request, RgbImage, Role, Sampling, Vlm};
+use spectemp_engine::{Generation, Message, Part, Request, RgbImage, Role, Vlm};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
-use super::served::{failed, runtime};
+use super::served::{failed, request, runtime};
 use super::sizes::{self, Size};
 use crate::ModelError;
 use crate::device::LoadOptions;
 use crate::files::ModelFiles;
 use crate::speculate::{ProposerChoice, Speculation, SpeculationFigures};
 use crate::vlm::QwenVlm;
-
-const PROPOSERS: [ProposerChoice; 3] =
-    [ProposerChoice::Lookup, ProposerChoice::Sparse, ProposerChoice::Draft];
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -159,7 +155,7 @@ impl<'a> Bench<'a> {
         let load = LoadOptions { threads, prefix_cache_bytes: 2 << 30, ..LoadOptions::default() };
         let model = QwenVlm::load(&pair.target, &load)?;
         let tokens = (pair.side / 28).pow(2) as usize;
-        let request = request(frames(visual.div_ceil(tokens), pair.side), options.tokens);
+        let request = request(frames(visual.div_ceil(tokens), pair.side), options.tokens as usize);
         // The first run fills the caches: prompt and vision are the same for all.
         let warm = runtime.block_on(model.generate(request.clone())).map_err(failed)?;
         let mut bench = Self { pair, plain: warm, plain_ms: 0.0, model, load, request, runtime };
@@ -183,12 +179,16 @@ impl<'a> Bench<'a> {
 
     fn rows(&mut self, options: &SpeculateOptions) -> Result<Vec<SpeculateRow>, ModelError> {
         let mut rows = Vec::new();
-        for proposer in PROPOSERS {
+        for proposer in ProposerChoice::ALL {
             let sees = proposer != ProposerChoice::Lookup;
             let rates: &[f64] = if sees { &options.prune } else { &[0.0] };
             for &prune in rates {
-                let speculation =
-                    Speculation { prune, widths: options.widths.clone(), ..Speculation::by(proposer) };
+                let speculation = Speculation {
+                    prune,
+                    widths: options.widths.clone(),
+                    most_sequences: Some(1),
+                    ..Speculation::by(proposer)
+                };
                 // The same weights and caches: a model is loaded once on a thread.
                 self.model.set_speculation(speculation, Some(&self.pair.draft), &self.load)?;
                 let before = self.model.speculation_figures();
@@ -226,19 +226,6 @@ impl<'a> Bench<'a> {
             accepted_per_call: figures.accepted_per_call(),
             figures,
         }
-    }
-}
-
-fn request(messages: Vec<Message>, tokens: u32) -> Request {
-    Request {
-        messages,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
-        max_new_tokens: tokens,
-        grammar: None,
-        think_tokens: tokens,
-        stops: Vec::new(),
-        score: None,
-        cancel: CancellationToken::new(),
     }
 }
 
