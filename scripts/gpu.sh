@@ -27,5 +27,6 @@ kit=${SPECTEMP_CUDA:-$HOME/.cache/spectemp/cuda}/nvidia/cu13/lib
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$kit
 case ${1:-check} in
   check) exec "$program" check crates/model/tests/data ;;
+  bench) exec "$program" bench models/demo "${@:2}" ;;
   *) exec "$program" "$@" ;;
 esac

@@ -1,34 +1,48 @@
 """HF transformers as the peer of `spectemp bench model`.
 
-    model_hf.py FOLDER THREADS
+    model_hf.py FOLDER THREADS DEVICE DTYPE
 
-loads a Qwen2.5-VL checkpoint folder in f32 and answers requests, one JSON object per line on stdin and stdout:
+loads a Qwen2.5-VL checkpoint folder (`cpu f32`, `cuda:0 bf16`), or makes one of its config.json with random weights on the device
+where it holds none, and answers requests, one JSON object per line on stdin and stdout:
 {"work": "vision", "frames": 10, "side": 224}, {"work": "prefill", "tokens": 512},
 {"work": "decode", "tokens": 64, "context": 512, "batch": 8}, {"work": "questions", "count": 8, "tokens": 32, "ids": [[...], ...]}.
 An answer holds the seconds of one run and values to compare with. Inputs are the formulas of `crates/model/src/bench/ours.rs`.
 """
 
 import json
+import os
 import sys
 import time
 
 import numpy as np
 import torch
 import transformers
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
-FOLDER, THREADS = sys.argv[1], int(sys.argv[2])
+FOLDER, THREADS, DEVICE = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+DTYPE = {"f32": torch.float32, "bf16": torch.bfloat16}[sys.argv[4]]
 
 torch.set_num_threads(THREADS)
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-MODEL = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-    FOLDER, dtype=torch.float32, attn_implementation="sdpa"
-).eval()
+
+
+def load(folder):
+    if os.path.exists(f"{folder}/model.safetensors"):
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=DTYPE, attn_implementation="sdpa")
+        return model.to(DEVICE).eval()
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device(DEVICE):
+        return Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=DTYPE, attn_implementation="sdpa").eval()
+
+
+MODEL = load(FOLDER)
 CACHES = {}
 
 
 def clock():
+    if DEVICE != "cpu":
+        torch.cuda.synchronize(DEVICE)
     return time.perf_counter(), time.process_time()
 
 
@@ -38,7 +52,8 @@ def since(start):
 
 
 def token_ids(count, sequences=1):
-    return torch.tensor([[(i * 7919 + 13 + s * 101) % 997 for i in range(count)] for s in range(sequences)])
+    ids = [[(i * 7919 + 13 + s * 101) % 997 for i in range(count)] for s in range(sequences)]
+    return torch.tensor(ids, device=DEVICE)
 
 
 def patches(count, values):
@@ -52,8 +67,8 @@ def patches(count, values):
 def vision(frames, side):
     config = MODEL.config.vision_config
     rows = side // config.patch_size
-    grid = torch.tensor([[1, rows, rows]] * frames)
-    pixels = patches(frames * rows * rows, 3 * config.patch_size**2)
+    grid = torch.tensor([[1, rows, rows]] * frames, device=DEVICE)
+    pixels = patches(frames * rows * rows, 3 * config.patch_size**2).to(DEVICE, DTYPE)
     start = clock()
     out = MODEL.model.visual(pixels, grid_thw=grid)
     used = since(start)
@@ -91,14 +106,14 @@ def decode(tokens, context, batch):
     if past.get_seq_length() > context:
         past.crop(context - past.get_seq_length())
     start = clock()
-    logits, chosen = greedy(torch.full((batch, 1), 7), past, tokens)
+    logits, chosen = greedy(torch.full((batch, 1), 7, device=DEVICE), past, tokens)
     used = since(start)
     return {**used, "values": logits[0, ::101].tolist(), "tokens": chosen.flatten().tolist()}
 
 
 def questions(count, context, tokens, ids):
     """All prompts have the same length, so that the batch needs no padding."""
-    ids = torch.tensor(ids)
+    ids = torch.tensor(ids, device=DEVICE)
     assert len(ids) == count, (len(ids), count)
     start = clock()
     out = run(ids)
@@ -117,7 +132,7 @@ def answer(request):
         return work(**request)
 
 
-versions = f"transformers {transformers.__version__}, torch {torch.__version__}, sdpa, f32"
+versions = f"transformers {transformers.__version__}, torch {torch.__version__}, sdpa, {sys.argv[4]}"
 print(json.dumps({"ready": versions, "threads": torch.get_num_threads()}), flush=True)
 for line in sys.stdin:
     print(json.dumps(answer(json.loads(line))), flush=True)

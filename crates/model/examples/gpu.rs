@@ -1,10 +1,10 @@
-//! The model on a GPU, without the rest of the program: `gpu check DATA_FOLDER` compares with the golden files, `gpu bench [3b|7b…]`
-//! measures with random weights. Needs a driver and CUDA's libraries, neither FFmpeg nor a database.
+//! The model on a GPU, without the rest of the program: `gpu check DATA_FOLDER` compares with the golden files, `gpu bench MODELS_FOLDER [3b|7b…]`
+//! measures with random weights and the tokenizers of the demonstration's models in that folder. Needs a driver and CUDA's libraries, neither FFmpeg nor a database.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use spectemp_model::bench::{GpuBenchOptions, run_gpu};
+use spectemp_model::bench::{GpuBenchOptions, GpuLoops, run_gpu};
 use spectemp_model::check::{self, CheckOptions};
 use spectemp_model::{DTypeChoice, DeviceChoice, LoadOptions, ModelFiles};
 
@@ -18,8 +18,8 @@ fn main() -> Outcome {
     }
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["check", data] => check_all(Path::new(data)),
-        ["bench", sizes @ ..] => bench(sizes),
-        _ => Err("usage: gpu check DATA_FOLDER | gpu bench [3b|7b…]".into()),
+        ["bench", models, sizes @ ..] => bench(Path::new(models), sizes),
+        _ => Err("usage: gpu check DATA_FOLDER | gpu bench MODELS_FOLDER [3b|7b…]".into()),
     }
 }
 
@@ -47,10 +47,16 @@ fn check_all(data: &Path) -> Outcome {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn bench(sizes: &[&str]) -> Outcome {
+fn bench(models: &Path, sizes: &[&str]) -> Outcome {
     let sizes = if sizes.is_empty() { &["7b", "3b"] } else { sizes };
     let options = GpuBenchOptions {
         sizes: sizes.iter().map(|size| size.parse()).collect::<Result<_, _>>()?,
+        loops: Some(GpuLoops {
+            questions: vec![1, 8],
+            target: ModelFiles::folder(models.join("target")),
+            draft: ModelFiles::folder(models.join("draft")),
+        }),
+        python: std::env::var_os("SPECTEMP_PEERS_PYTHON").map(PathBuf::from),
         ..GpuBenchOptions::default()
     };
     let report = run_gpu(&options, &mut |line| eprintln!("{line}"))?;

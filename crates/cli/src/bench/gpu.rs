@@ -1,16 +1,23 @@
-//! `spectemp bench gpu`: prefill and decode of the published shapes with random weights that are drawn on the device.
+//! `spectemp bench gpu`: prefill, decode and the whole loop of the published shapes with random weights that are drawn on the
+//! device, beside HF transformers on the same card.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use spectemp_model::bench::{GpuBenchOptions, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu};
+use spectemp_model::bench::{
+    GpuBenchOptions, GpuLoops, GpuPeer, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu,
+};
 use spectemp_model::{DTypeChoice, DeviceChoice};
 
 use super::origin::Origin;
+use crate::demo::models;
 
 /// Measure the model on a GPU; needs a build with CUDA (make build-cuda).
+///
+/// The first size is also the target of the whole loop of paper16, the last its draft: 64 tokens a turn, three segments of 64
+/// dense frames, at one question and at eight on one video.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct GpuBench {
     /// Shapes: 3b, 7b.
@@ -25,6 +32,9 @@ pub(crate) struct GpuBench {
     /// Timed runs of each work, after one that warms up.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
+    /// Python with torch and transformers, to be measured on the same card; without it only spectemp is.
+    #[arg(long, env = "SPECTEMP_PEERS_PYTHON", value_name = "FILE")]
+    python: Option<PathBuf>,
     /// Write the figures as JSON [default: bench/results/gpu.json where that folder is].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -37,16 +47,23 @@ pub(crate) fn run(arguments: &GpuBench) -> anyhow::Result<()> {
         dtype: arguments.dtype,
         sizes: arguments.sizes.clone(),
         repeat: arguments.repeat,
+        loops: Some(GpuLoops { questions: vec![1, 8], target: models::target(), draft: models::draft() }),
+        python: arguments.python.clone(),
         ..GpuBenchOptions::default()
     };
     let figures = run_gpu(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
+    if let Some(loops) = &figures.loops {
+        crate::output::print(&super::loops::table(&loops.rows))?;
+    }
     super::write(arguments.out.as_deref(), "gpu.json", &Report { origin: Origin::here(), figures: &figures })
 }
 
 fn table(rows: &[GpuRow]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["size", "work", "ms", "tokens/s"]);
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(["size", "work", "ms", "tokens/s", "HF ms", "HF/ours"]);
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -57,7 +74,13 @@ fn table(rows: &[GpuRow]) -> String {
                 format!("a token of {batch} sequences, {tokens} after {context}")
             }
         };
-        let figures = [format!("{:.2}", row.best_ms), format!("{:.0}", row.tokens_per_second)];
+        let peer = |of: &dyn Fn(&GpuPeer) -> String| row.peer.as_ref().map_or_else(String::new, of);
+        let figures = [
+            format!("{:.2}", row.best_ms),
+            format!("{:.0}", row.tokens_per_second),
+            peer(&|peer| format!("{:.2}", peer.best_ms)),
+            peer(&|peer| format!("{:.2}", peer.ratio_best)),
+        ];
         table.add_row([row.size.to_string(), work].into_iter().chain(figures));
     }
     table.to_string()

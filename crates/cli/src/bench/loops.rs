@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &LoopBench) -> anyhow::Result<()> {
     super::write(arguments.out.as_deref(), "loop.json", &report)
 }
 
-fn table(rows: &[LoopRow]) -> String {
+pub(super) fn table(rows: &[LoopRow]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
         "questions",
@@ -89,7 +89,9 @@ fn table(rows: &[LoopRow]) -> String {
             (tokens.text + tokens.visual).to_string(),
             tokens.reused.to_string(),
             tokens.generated.to_string(),
-            peer(&|peer| format!("{} of {}", peer.equal_tokens, peer.tokens)),
+            peer(&|peer| {
+                peer.equal_tokens.map_or_else(String::new, |equal| format!("{equal} of {}", peer.tokens))
+            }),
         ]);
     }
     table.to_string()

@@ -1,17 +1,27 @@
-//! Speed on a device: prefill and decode of the published 3B and 7B shapes with random weights that are drawn there.
+//! Speed on a device: prefill, decode and the whole loop of the published 3B and 7B shapes with random weights that are
+//! drawn there, beside HF transformers on the same card.
 //!
 //! Tokens are chosen on the device and looked up there: the host queues work and waits once, at the end of a run. Times are
 //! of whole runs, after one that warms up. What is drawn differs from run to run; speed does not depend on it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
 use candle_core::{D, Device, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
+use spectemp_types::Plan;
+use tempfile::TempDir;
 
+use super::loops::{self, LoopRow, Pair};
+use super::peer::{self, Peer};
+use super::report::Run;
+use super::sizes;
 use crate::config::Config;
+use crate::device::LoadOptions;
+use crate::files::ModelFiles;
 use crate::kernels::Threads;
 use crate::kv::Cache;
 use crate::network::Network;
@@ -34,6 +44,21 @@ pub struct GpuBenchOptions {
     pub context: usize,
     /// Tokens generated after it.
     pub tokens: usize,
+    /// The whole loop, where it is wanted.
+    pub loops: Option<GpuLoops>,
+    /// A Python with torch and transformers; without it only ours is measured.
+    pub python: Option<PathBuf>,
+}
+
+/// The whole loop: the first size is the target, the last the draft.
+#[derive(Clone, Debug)]
+pub struct GpuLoops {
+    /// Questions that are asked about a video at once; a row for each number.
+    pub questions: Vec<usize>,
+    /// Whose tokenizer, chat template and prompts the target uses.
+    pub target: ModelFiles,
+    /// The same for the draft.
+    pub draft: ModelFiles,
 }
 
 impl Default for GpuBenchOptions {
@@ -45,6 +70,8 @@ impl Default for GpuBenchOptions {
             repeat: 3,
             context: 2048,
             tokens: 64,
+            loops: None,
+            python: None,
         }
     }
 }
@@ -58,6 +85,9 @@ pub enum PublishedSize {
     /// Qwen2.5-VL-7B-Instruct.
     #[serde(rename = "7b")]
     B7,
+    /// None that was published: a few layers, to see that everything runs. No figure of it means anything.
+    #[serde(rename = "tiny")]
+    Tiny,
 }
 
 impl fmt::Display for PublishedSize {
@@ -65,6 +95,7 @@ impl fmt::Display for PublishedSize {
         f.write_str(match self {
             Self::B3 => "3b",
             Self::B7 => "7b",
+            Self::Tiny => "tiny",
         })
     }
 }
@@ -76,6 +107,7 @@ impl FromStr for PublishedSize {
         match text {
             "3b" => Ok(Self::B3),
             "7b" => Ok(Self::B7),
+            "tiny" => Ok(Self::Tiny),
             _ => Err(format!("size {text:?} is unknown: use 3b or 7b")),
         }
     }
@@ -87,8 +119,21 @@ impl PublishedSize {
         let (hidden, inner, layers, heads, kv, vocab, tied) = match self {
             Self::B3 => (2048, 11_008, 36, 16, 2, 151_936, true),
             Self::B7 => (3584, 18_944, 28, 28, 4, 152_064, false),
+            Self::Tiny => (64, 96, 2, 4, 2, 4000, true),
+        };
+        let (mrope, vision) = match self {
+            Self::Tiny => (
+                [2, 3, 3],
+                json!({ "out_hidden_size": hidden, "hidden_size": 64, "depth": 2, "num_heads": 4, "intermediate_size": 64,
+                        "fullatt_block_indexes": [1] }),
+            ),
+            _ => (
+                [16, 24, 24],
+                json!({ "out_hidden_size": hidden, "hidden_size": 1280, "tokens_per_second": 2 }),
+            ),
         };
         json!({
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
             "model_type": "qwen2_5_vl",
             "hidden_size": hidden,
             "intermediate_size": inner,
@@ -100,8 +145,8 @@ impl PublishedSize {
             "max_position_embeddings": 128_000,
             "rms_norm_eps": 1e-6,
             "rope_theta": 1e6,
-            "rope_scaling": { "type": "mrope", "mrope_section": [16, 24, 24] },
-            "vision_config": { "out_hidden_size": hidden, "hidden_size": 1280, "tokens_per_second": 2 },
+            "rope_scaling": { "type": "mrope", "mrope_section": mrope },
+            "vision_config": vision,
         })
     }
 }
@@ -140,6 +185,19 @@ pub struct GpuRow {
     pub best_ms: f64,
     /// Tokens per second at that, of all sequences together.
     pub tokens_per_second: f64,
+    /// The peer's, where there is one.
+    pub peer: Option<GpuPeer>,
+}
+
+/// HF transformers on the same card.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuPeer {
+    /// Milliseconds of each run, as ours.
+    pub all_ms: Vec<f64>,
+    /// The least of them.
+    pub best_ms: f64,
+    /// Its best time over ours: 2 is twice as fast as the peer.
+    pub ratio_best: f64,
 }
 
 /// All figures of a run.
@@ -149,8 +207,23 @@ pub struct GpuReport {
     pub device: String,
     /// In what type.
     pub dtype: String,
+    /// The peer's versions, where there is one.
+    pub peer: Option<String>,
     /// The figures.
     pub rows: Vec<GpuRow>,
+    /// Those of the whole loop, with its target and draft.
+    pub loops: Option<GpuLoopReport>,
+}
+
+/// Figures of the whole loop.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuLoopReport {
+    /// Target and draft.
+    pub models: [PublishedSize; 2],
+    /// The plan with all settings.
+    pub plan: Plan,
+    /// A row for each number of questions.
+    pub rows: Vec<LoopRow>,
 }
 
 /// Sequences decoded together.
@@ -159,29 +232,130 @@ const BATCHES: [usize; 3] = [1, 8, 32];
 /// Measures; `progress` is told what is being done.
 ///
 /// # Errors
-/// [`ModelError::Device`] where the device is not there, [`ModelError::Compute`] where its memory is too small.
+/// [`ModelError::Device`] where the device is not there, [`ModelError::Compute`] where its memory is too small; where the peer
+/// fails.
 pub fn run_gpu(options: &GpuBenchOptions, progress: &mut dyn FnMut(&str)) -> Result<GpuReport, ModelError> {
     let device = options.device.open()?;
-    let mut report =
-        GpuReport { device: options.device.to_string(), dtype: options.dtype.to_string(), rows: Vec::new() };
+    let mut report = GpuReport {
+        device: options.device.to_string(),
+        dtype: options.dtype.to_string(),
+        peer: None,
+        rows: Vec::new(),
+        loops: None,
+    };
     for &size in &options.sizes {
         progress(&format!("{size}: drawing the weights"));
-        let config = Config::parse(size.config().to_string().as_bytes())?;
+        let config = size.config();
+        let folder = TempDir::new().map_err(unwritable)?;
+        sizes::write(folder.path(), "config.json", config.to_string().as_bytes())?;
+        let config = Config::parse(config.to_string().as_bytes())?;
         let network = Network::load(&config, &Weights::drawn(), &device, options.dtype, &Threads::new(0))?;
+        let mut peer = options.peer(peer::MODEL, &[folder.path()])?;
+        report.peer = peer.as_ref().map(|peer| peer.versions.clone());
         let bench = Bench { network, device: device.clone(), repeat: options.repeat };
-        let prefill = GpuWork::Prefill { tokens: options.context };
-        let decodes =
-            BATCHES.map(|batch| GpuWork::Decode { batch, tokens: options.tokens, context: options.context });
-        for work in [prefill].into_iter().chain(decodes) {
-            let row = bench.row(size, work)?;
-            progress(&format!(
-                "{size}: {work:?}: {:.2} ms, {:.0} tokens/s",
-                row.best_ms, row.tokens_per_second
-            ));
+        for work in GpuWork::all(options) {
+            let mut row = bench.row(size, work)?;
+            if let Some(peer) = &mut peer {
+                row.compare(options.repeat, peer)?;
+            }
+            progress(&row.summary());
             report.rows.push(row);
         }
     }
+    if let (Some(loops), Some(&target), Some(&draft)) =
+        (&options.loops, options.sizes.first(), options.sizes.last())
+    {
+        progress(&format!("the loop of {target} and {draft}"));
+        report.loops = Some(loops.run(options, [target, draft], progress)?);
+    }
     Ok(report)
+}
+
+impl GpuBenchOptions {
+    /// The peer on the same card, where there is one.
+    fn peer(&self, script: &'static str, folders: &[&Path]) -> Result<Option<Peer>, ModelError> {
+        let (device, dtype) = (self.device.to_string(), self.dtype.to_string());
+        let start = |python: &PathBuf| {
+            Peer::start_on(python, script, folders, (Threads::new(0).count(), &device, &dtype))
+        };
+        self.python.as_ref().map(start).transpose()
+    }
+}
+
+impl GpuLoops {
+    fn run(
+        &self,
+        options: &GpuBenchOptions,
+        models: [PublishedSize; 2],
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<GpuLoopReport, ModelError> {
+        let folder = TempDir::new().map_err(unwritable)?;
+        let [target, draft] = ["target", "draft"].map(|name| folder.path().join(name));
+        sizes::write_style(models[0].config(), &target, &self.target)?;
+        sizes::write_style(models[1].config(), &draft, &self.draft)?;
+        let load = LoadOptions { device: options.device, dtype: options.dtype, ..LoadOptions::default() };
+        let mut peer = options.peer(peer::LOOP, &[&target, &draft])?;
+        let pair = Pair { target, draft, load, drawn: true, plan: loops::full_plan()? };
+        let rows = pair.rows(peer.as_mut(), &self.questions, options.repeat, progress)?;
+        Ok(GpuLoopReport { models, plan: pair.plan, rows })
+    }
+}
+
+fn unwritable(source: std::io::Error) -> ModelError {
+    ModelError::Read { path: std::env::temp_dir(), source }
+}
+
+impl GpuWork {
+    /// Prefill, and decoding at each number of sequences.
+    fn all(options: &GpuBenchOptions) -> Vec<Self> {
+        let (tokens, context) = (options.tokens, options.context);
+        let decodes = BATCHES.into_iter().map(|batch| Self::Decode { batch, tokens, context });
+        [Self::Prefill { tokens: context }].into_iter().chain(decodes).collect()
+    }
+
+    /// What a run's time is divided by: the tokens of a sequence that decodes, else 1.
+    fn steps(self) -> usize {
+        if let Self::Decode { tokens, .. } = self { tokens } else { 1 }
+    }
+
+    /// Tokens that a run computes.
+    fn tokens(self) -> usize {
+        match self {
+            Self::Prefill { tokens } => tokens,
+            Self::Decode { batch, tokens, .. } => batch * tokens,
+        }
+    }
+}
+
+impl GpuRow {
+    fn new(size: PublishedSize, work: GpuWork, seconds: &[f64]) -> Self {
+        let all_ms: Vec<f64> = seconds.iter().map(|seconds| seconds * 1e3 / work.steps() as f64).collect();
+        let best = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        let best_ms = best * 1e3 / work.steps() as f64;
+        Self { size, work, all_ms, best_ms, tokens_per_second: work.tokens() as f64 / best, peer: None }
+    }
+
+    /// Lets the peer do the same, after a run that warms up.
+    fn compare(&mut self, repeat: u32, peer: &mut Peer) -> Result<(), ModelError> {
+        let mut seconds = Vec::new();
+        for round in 0..=repeat {
+            let run: Run = peer.ask(&json!(self.work))?;
+            seconds.extend((round > 0).then_some(run.seconds));
+        }
+        let theirs = Self::new(self.size, self.work, &seconds);
+        let ratio_best = theirs.best_ms / self.best_ms;
+        self.peer = Some(GpuPeer { all_ms: theirs.all_ms, best_ms: theirs.best_ms, ratio_best });
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let Self { size, work, best_ms, tokens_per_second, peer, .. } = self;
+        let ours = format!("{size}: {work:?}: {best_ms:.2} ms, {tokens_per_second:.0} tokens/s");
+        match peer {
+            None => ours,
+            Some(peer) => format!("{ours}, peer {:.2} ms, ratio {:.2}", peer.best_ms, peer.ratio_best),
+        }
+    }
 }
 
 struct Bench {
@@ -192,17 +366,11 @@ struct Bench {
 
 impl Bench {
     fn row(&self, size: PublishedSize, work: GpuWork) -> Result<GpuRow, ModelError> {
-        let (all, tokens) = match work {
-            GpuWork::Prefill { tokens } => (self.prefill(tokens)?, tokens),
-            GpuWork::Decode { batch, tokens, context } => {
-                (self.decode(batch, tokens, context)?, batch * tokens)
-            }
+        let seconds = match work {
+            GpuWork::Prefill { tokens } => self.prefill(tokens)?,
+            GpuWork::Decode { batch, tokens, context } => self.decode(batch, tokens, context)?,
         };
-        let steps = if let GpuWork::Decode { tokens, .. } = work { tokens } else { 1 };
-        let best = all.iter().copied().fold(f64::INFINITY, f64::min);
-        let all_ms = all.iter().map(|seconds| seconds * 1e3 / steps as f64).collect();
-        let best_ms = best * 1e3 / steps as f64;
-        Ok(GpuRow { size, work, all_ms, best_ms, tokens_per_second: tokens as f64 / best })
+        Ok(GpuRow::new(size, work, &seconds))
     }
 
     /// Seconds of each run but the first.
@@ -277,16 +445,7 @@ mod tests {
     use super::*;
 
     fn bench() -> Bench {
-        let mut config = PublishedSize::B3.config();
-        for (key, value) in
-            [("hidden_size", 64), ("intermediate_size", 96), ("num_hidden_layers", 2), ("vocab_size", 400)]
-        {
-            config[key] = value.into();
-        }
-        (config["num_attention_heads"], config["rope_scaling"]["mrope_section"]) =
-            (4.into(), json!([2, 3, 3]));
-        config["vision_config"] = json!({ "out_hidden_size": 64, "hidden_size": 64, "depth": 1, "num_heads": 4, "intermediate_size": 64 });
-        let config = Config::parse(config.to_string().as_bytes()).unwrap();
+        let config = Config::parse(PublishedSize::Tiny.config().to_string().as_bytes()).unwrap();
         let network =
             Network::load(&config, &Weights::drawn(), &Device::Cpu, DTypeChoice::F32, &Threads::new(2))
                 .unwrap();
@@ -326,6 +485,29 @@ mod tests {
             text.logits(&hidden.unwrap()).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(crate::sample::argmax(&logits), Some(second[0]));
         assert_eq!((first[0], second[0]), (first[1], second[1]));
+    }
+
+    #[test]
+    fn the_loop_runs_to_its_answer_on_drawn_weights() {
+        let demo = |role: &str| {
+            ModelFiles::folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(role))
+        };
+        let loops = GpuLoops { questions: vec![2], target: demo("target"), draft: demo("draft") };
+        let options = GpuBenchOptions {
+            device: DeviceChoice::Cpu,
+            dtype: DTypeChoice::F32,
+            sizes: vec![PublishedSize::Tiny],
+            repeat: 1,
+            context: 8,
+            tokens: 2,
+            loops: Some(loops),
+            python: None,
+        };
+        let report = run_gpu(&options, &mut |_| {}).unwrap();
+        assert_eq!(report.rows.len(), 1 + BATCHES.len());
+        let loops = report.loops.unwrap();
+        assert_eq!(loops.models, [PublishedSize::Tiny; 2]);
+        assert_eq!((loops.rows.len(), loops.rows[0].questions, loops.rows[0].totals.rounds), (1, 2, 8));
     }
 
     #[test]

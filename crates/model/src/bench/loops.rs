@@ -31,9 +31,10 @@ use crate::files::ModelFiles;
 use crate::thread::DeviceThread;
 use crate::vlm::QwenVlm;
 
-/// Settings beside those of `paper16`: frames of 224 and 112 px, and the tokens of a turn, which no grammar shortens.
-const SETTINGS: [&str; 4] =
-    ["target_pixels=50176", "draft_pixels=12544", "max_new_tokens=64", "constrain=off"];
+/// Settings beside those of `paper16`: the tokens of a turn, which no grammar shortens.
+const TURNS: [&str; 2] = ["max_new_tokens=64", "constrain=off"];
+/// On the CPU also frames of 224 and 112 px.
+const SMALL_FRAMES: [&str; 2] = ["target_pixels=50176", "draft_pixels=12544"];
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -76,10 +77,11 @@ pub struct LoopComparison {
     pub ratio_best: f64,
     /// The same of the medians.
     pub ratio_median: f64,
-    /// What the ratio should reach.
+    /// What the ratio should reach on the CPU.
     pub reach: f64,
-    /// Tokens that the peer, too, would have chosen after the same beginning.
-    pub equal_tokens: usize,
+    /// Tokens that the peer, too, would have chosen after the same beginning, where it has the same weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub equal_tokens: Option<usize>,
     /// All generated tokens.
     pub tokens: usize,
 }
@@ -115,65 +117,32 @@ struct PeerRun {
 /// Where a checkpoint cannot be written or read, a loop does not end as scripted, or the peer fails.
 pub fn run_loops(options: &LoopOptions, progress: &mut dyn FnMut(&str)) -> Result<LoopReport, ModelError> {
     let threads = crate::kernels::Threads::new(options.threads).count();
-    let pair = Pair::prepare(options, threads, progress)?;
+    let load = LoadOptions { threads: Some(threads), ..LoadOptions::default() };
+    let mut folder = |size: Size, style: &ModelFiles| {
+        progress(&format!("{size}: checkpoint in {}", options.cache.display()));
+        sizes::prepare_for_loops(size, &options.cache, style)
+    };
+    let target = folder(TARGET, &options.target)?;
+    let draft = folder(DRAFT, &options.draft)?;
+    let settings = TURNS.iter().chain(&SMALL_FRAMES).copied().collect();
+    let pair = Pair { target, draft, load, drawn: false, plan: plan(settings)? };
     let mut peer = match &options.python {
         Some(python) => Some(Peer::start(python, peer::LOOP, &[&pair.target, &pair.draft], threads)?),
         None => None,
     };
-    let mut report = LoopReport {
+    let rows = pair.rows(peer.as_mut(), &options.questions, options.repeat, progress)?;
+    Ok(LoopReport {
         threads,
         instructions: crate::kernels::instructions().to_owned(),
-        peer: peer.as_ref().map(|peer| peer.versions.clone()),
-        plan: plan()?,
+        peer: peer.map(|peer| peer.versions.clone()),
+        plan: pair.plan,
         models: [TARGET, DRAFT],
-        rows: Vec::new(),
-    };
-    for (number, &questions) in options.questions.iter().enumerate() {
-        let warm_up = u32::from(number == 0);
-        let row = row(&pair, peer.as_mut(), questions, (warm_up, options.repeat))?;
-        progress(&row.summary());
-        report.rows.push(row);
-    }
-    Ok(report)
+        rows,
+    })
 }
 
 const TARGET: Size = Size::M500;
 const DRAFT: Size = Size::M60;
-
-fn row(
-    pair: &Pair,
-    mut peer: Option<&mut Peer>,
-    questions: usize,
-    (warm_up, repeat): (u32, u32),
-) -> Result<LoopRow, ModelError> {
-    let (mut ours, mut theirs, mut totals, mut tokens) = (Vec::new(), Vec::new(), Totals::default(), 0);
-    for round in 0..warm_up + repeat {
-        let (run, sums, spoken) = pair.ask(questions)?;
-        let timed = round >= warm_up;
-        (totals, tokens) = (sums, spoken.iter().flatten().map(|turn| turn.forced.len()).sum());
-        if let Some(peer) = &mut peer {
-            // One question warms up as well as all of them.
-            let spoken = if timed { &spoken[..] } else { &spoken[..1] };
-            let request = json!({ "work": "loop", "questions": spoken });
-            theirs.extend(Some(peer.ask::<PeerRun>(&request)?).filter(|_| timed));
-        }
-        ours.extend(Some(run).filter(|_| timed));
-    }
-    let own = Times::new(&ours, questions);
-    let runs: Vec<Run> = theirs.iter().map(|theirs| theirs.run.clone()).collect();
-    let peer = theirs.last().map(|last| {
-        let times = Times::new(&runs, questions);
-        LoopComparison {
-            ratio_best: times.best_ms / own.best_ms,
-            ratio_median: times.median_ms / own.median_ms,
-            reach: if questions == 1 { 2.0 } else { 4.0 },
-            equal_tokens: last.equal_tokens,
-            tokens,
-            times,
-        }
-    });
-    Ok(LoopRow { questions, ours: own, totals, peer })
-}
 
 impl LoopRow {
     /// The figures in a line.
@@ -181,19 +150,20 @@ impl LoopRow {
         let ours = format!("{} questions: {:.2} s each", self.questions, self.ours.best_ms / 1e3);
         match &self.peer {
             None => ours,
-            Some(peer) => format!(
-                "{ours}, peer {:.2} s, ratio {:.2}, {} of {} tokens equal",
-                peer.times.best_ms / 1e3,
-                peer.ratio_best,
-                peer.equal_tokens,
-                peer.tokens
-            ),
+            Some(peer) => {
+                format!("{ours}, peer {:.2} s, ratio {:.2}", peer.times.best_ms / 1e3, peer.ratio_best)
+            }
         }
     }
 }
 
-fn plan() -> Result<Plan, ModelError> {
-    let plan = Plan::named("paper16").and_then(|plan| plan.set_all(SETTINGS));
+/// `paper16` with frames of its own size.
+pub(super) fn full_plan() -> Result<Plan, ModelError> {
+    plan(TURNS.to_vec())
+}
+
+fn plan(settings: Vec<&str>) -> Result<Plan, ModelError> {
+    let plan = Plan::named("paper16").and_then(|plan| plan.set_all(settings));
     plan.map_err(|error| failed(&error))
 }
 
@@ -201,40 +171,86 @@ fn failed(error: &dyn std::fmt::Display) -> ModelError {
     ModelError::Source { model: "the loop under test".to_owned(), reason: error.to_string() }
 }
 
-/// The folders of both checkpoints.
-struct Pair {
-    target: PathBuf,
-    draft: PathBuf,
-    threads: usize,
+/// Both checkpoints, and how they are asked.
+pub(super) struct Pair {
+    /// Folders.
+    pub(super) target: PathBuf,
+    pub(super) draft: PathBuf,
+    pub(super) load: LoadOptions,
+    /// Whether the folders hold no weights, and random ones are drawn on the device.
+    pub(super) drawn: bool,
+    pub(super) plan: Plan,
 }
 
 impl Pair {
-    fn prepare(
-        options: &LoopOptions,
-        threads: usize,
+    /// A row for each number of questions; what is timed first is warmed up first.
+    pub(super) fn rows(
+        &self,
+        mut peer: Option<&mut Peer>,
+        questions: &[usize],
+        repeat: u32,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<Self, ModelError> {
-        let mut folder = |size: Size, style: &ModelFiles| {
-            progress(&format!("{size}: checkpoint in {}", options.cache.display()));
-            sizes::prepare_for_loops(size, &options.cache, style)
-        };
-        let target = folder(TARGET, &options.target)?;
-        Ok(Self { target, draft: folder(DRAFT, &options.draft)?, threads })
+    ) -> Result<Vec<LoopRow>, ModelError> {
+        let mut rows = Vec::new();
+        for (number, &questions) in questions.iter().enumerate() {
+            let warm_up = u32::from(number == 0);
+            let row = self.row(peer.as_deref_mut(), questions, (warm_up, repeat))?;
+            progress(&row.summary());
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn row(
+        &self,
+        mut peer: Option<&mut Peer>,
+        questions: usize,
+        (warm_up, repeat): (u32, u32),
+    ) -> Result<LoopRow, ModelError> {
+        let (mut ours, mut theirs, mut totals, mut tokens) = (Vec::new(), Vec::new(), Totals::default(), 0);
+        for round in 0..warm_up + repeat {
+            let (run, sums, spoken) = self.ask(questions)?;
+            let timed = round >= warm_up;
+            (totals, tokens) = (sums, spoken.iter().flatten().map(|turn| turn.forced.len()).sum());
+            if let Some(peer) = &mut peer {
+                // One question warms up as well as all of them.
+                let spoken = if timed { &spoken[..] } else { &spoken[..1] };
+                let request = json!({ "work": "loop", "questions": spoken });
+                theirs.extend(Some(peer.ask::<PeerRun>(&request)?).filter(|_| timed));
+            }
+            ours.extend(Some(run).filter(|_| timed));
+        }
+        let own = Times::new(&ours, questions);
+        let runs: Vec<Run> = theirs.iter().map(|theirs| theirs.run.clone()).collect();
+        let peer = theirs.last().map(|last| {
+            let times = Times::new(&runs, questions);
+            LoopComparison {
+                ratio_best: times.best_ms / own.best_ms,
+                ratio_median: times.median_ms / own.median_ms,
+                reach: if questions == 1 { 2.0 } else { 4.0 },
+                equal_tokens: (!self.drawn).then_some(last.equal_tokens),
+                tokens,
+                times,
+            }
+        });
+        Ok(LoopRow { questions, ours: own, totals, peer })
     }
 
     /// Asks so many questions at once, with empty caches: time, sums, and what was said in each.
     fn ask(&self, questions: usize) -> Result<(Run, Totals, Vec<Vec<Spoken>>), ModelError> {
-        let options = LoadOptions { threads: Some(self.threads), ..LoadOptions::default() };
-        let thread = DeviceThread::start(&options, None)?;
+        let thread = DeviceThread::start(&self.load, None)?;
         let load = |folder: &Path| -> Result<Arc<QwenVlm>, ModelError> {
             let files = ModelFiles::folder(folder);
-            Ok(Arc::new(QwenVlm::load_on(&thread, &files, &options)?))
+            Ok(Arc::new(match self.drawn {
+                true => QwenVlm::drawn_on(&thread, &files, &self.load)?,
+                false => QwenVlm::load_on(&thread, &files, &self.load)?,
+            }))
         };
         let (target, draft) = (load(&self.target)?, load(&self.draft)?);
         let scripts: Vec<Arc<Scripted>> =
             (0..questions).map(|number| Arc::new(Scripted::new(&target, &draft, number))).collect();
         let start = Clock::start();
-        let loops = scripts.iter().enumerate().map(|(number, script)| answer(number, script));
+        let loops = scripts.iter().enumerate().map(|(number, script)| answer(number, script, &self.plan));
         let totals = runtime()?.block_on(try_join_all(loops)).map_err(|error| failed(&error))?;
         let (seconds, cpu_seconds) = start.elapsed();
         let mut sums = Totals::default();
@@ -251,14 +267,14 @@ impl Pair {
 }
 
 /// One job, from its first round to its answer.
-async fn answer(number: usize, script: &Arc<Scripted>) -> Result<Totals, SessionError> {
+async fn answer(number: usize, script: &Arc<Scripted>, plan: &Plan) -> Result<Totals, SessionError> {
     let text = format!("What happens in scene {number}?");
     let wrong = |cause: &dyn std::fmt::Display| SessionError::Resume(cause.to_string());
     let spec = JobSpec {
         id: format!("q{number}"),
         video: VideoUri::parse("bench.mp4").map_err(|error| wrong(&error))?,
         question: Question::new(text, Vec::new()).map_err(|error| wrong(&error))?,
-        plan: plan().map_err(|error| wrong(&error))?,
+        plan: plan.clone(),
     };
     let (target, draft): (Arc<dyn Vlm>, Arc<dyn Vlm>) = (script.target(), script.draft());
     let frames = Arc::new(Stills);

@@ -30,17 +30,27 @@ struct Ready {
 }
 
 impl Peer {
-    /// Starts a script, which is given folders and the number of threads.
+    /// Starts a script, which is given folders and the number of threads, on the CPU in f32.
     pub(super) fn start(
         python: &Path,
         script: &'static str,
         folders: &[&Path],
         threads: usize,
     ) -> Result<Self, ModelError> {
+        Self::start_on(python, script, folders, (threads, "cpu", "f32"))
+    }
+
+    /// The same on a device, as PyTorch names it, in f32 or bf16.
+    pub(super) fn start_on(
+        python: &Path,
+        script: &'static str,
+        folders: &[&Path],
+        (threads, device, dtype): (usize, &str, &str),
+    ) -> Result<Self, ModelError> {
         let mut process = Command::new(python)
             .args(["-c", script])
             .args(folders)
-            .arg(threads.to_string())
+            .args([&threads.to_string(), device, dtype])
             .env("OMP_NUM_THREADS", threads.to_string())
             .env("HF_HUB_OFFLINE", "1")
             .stdin(Stdio::piped())

@@ -80,6 +80,11 @@ impl Size {
         format!("model-{self}-1")
     }
 
+    /// Width of the logits.
+    pub(super) fn vocab(self) -> usize {
+        self.numbers().vocab
+    }
+
     pub(super) fn shape(self) -> Shape {
         Shape { size: self, config: self.config() }
     }
@@ -171,31 +176,36 @@ pub(super) fn prepare(size: Size, folder: &Path, tokenizer: &[u8]) -> Result<(),
 /// images are that tokenizer's. Gives the folder.
 pub(super) fn prepare_for_loops(size: Size, cache: &Path, style: &ModelFiles) -> Result<PathBuf, ModelError> {
     let weights = cache.join(size.folder());
-    let tokenizer = style.require("tokenizer.json")?;
-    prepare(size, &weights, &tokenizer)?;
+    prepare(size, &weights, &style.require("tokenizer.json")?)?;
     let folder = cache.join(format!("loop-{size}-1"));
-    let prompts = folder.join("prompts");
-    std::fs::create_dir_all(&prompts).map_err(|source| read_error(&prompts, source))?;
-    let mut config = size.config();
-    let ids: Value =
-        serde_json::from_slice(&style.require(CONFIG)?).map_err(|error| ModelError::broken(CONFIG, error))?;
-    for name in ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"] {
-        config[name] = ids[name].clone();
-    }
-    write(&folder, CONFIG, config.to_string().as_bytes())?;
-    write(&folder, "tokenizer.json", &tokenizer)?;
-    write(&folder, "generation_config.json", NO_END)?;
-    for name in ["tokenizer_config.json", "prompts/target.jinja", "prompts/draft.jinja"] {
-        if let Some(bytes) = style.read(name)? {
-            write(&folder, name, &bytes)?;
-        }
-    }
+    write_style(size.config(), &folder, style)?;
     let link = folder.join(WEIGHTS);
     if !link.exists() {
         let target = weights.join(WEIGHTS);
         std::fs::hard_link(&target, &link).map_err(|source| read_error(&link, source))?;
     }
     Ok(folder)
+}
+
+/// Writes a folder with this config, and with the tokenizer, chat template and prompts of another checkpoint, whose ids of
+/// images the config gets; no weights.
+pub(super) fn write_style(mut config: Value, folder: &Path, style: &ModelFiles) -> Result<(), ModelError> {
+    let prompts = folder.join("prompts");
+    std::fs::create_dir_all(&prompts).map_err(|source| read_error(&prompts, source))?;
+    let ids: Value =
+        serde_json::from_slice(&style.require(CONFIG)?).map_err(|error| ModelError::broken(CONFIG, error))?;
+    for name in ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"] {
+        config[name] = ids[name].clone();
+    }
+    write(folder, CONFIG, config.to_string().as_bytes())?;
+    write(folder, "tokenizer.json", &style.require("tokenizer.json")?)?;
+    write(folder, "generation_config.json", NO_END)?;
+    for name in ["tokenizer_config.json", "prompts/target.jinja", "prompts/draft.jinja"] {
+        if let Some(bytes) = style.read(name)? {
+            write(folder, name, &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// A target with the tokenizer and prompts of another checkpoint, and a draft that is the first half of its layers: random
@@ -232,12 +242,12 @@ fn write_weights(config: &str, folder: &Path) -> Result<(), ModelError> {
     std::fs::rename(&part, &weights).map_err(|source| read_error(&weights, source))
 }
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
+pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
     let path = folder.join(name);
     std::fs::write(&path, bytes).map_err(|source| read_error(&path, source))
 }
 
-fn read_error(path: &Path, source: std::io::Error) -> ModelError {
+pub(super) fn read_error(path: &Path, source: std::io::Error) -> ModelError {
     ModelError::Read { path: path.to_owned(), source }
 }
 
