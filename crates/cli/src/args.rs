@@ -43,7 +43,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "MODEL")]
     pub(crate) draft: Option<String>,
     /// Who guesses what the target writes next, to decode several tokens at once: off, lookup (the words so far), sparse
-    /// (the target over fewer visual tokens) or draft (the draft model). The text stays the same [default: off].
+    /// (the target over fewer visual tokens), draft or draft-density (the draft model, over tokens chosen by attention or by
+    /// likeness). The text stays the same [default: off].
     #[arg(long, value_name = "WHO")]
     pub(crate) speculate: Option<String>,
     #[command(flatten)]

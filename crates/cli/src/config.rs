@@ -49,7 +49,7 @@ pub(crate) const KEYS: [Key; 14] = [
     Key {
         name: "speculate",
         env: "SPECTEMP_SPECULATE",
-        about: "who guesses for the target: off, lookup, sparse, draft",
+        about: "who guesses for the target: off, lookup, sparse, draft, draft-density",
     },
     Key { name: "plan", env: "SPECTEMP_PLAN", about: "named settings of the loop" },
     Key { name: "device", env: "SPECTEMP_DEVICE", about: "cpu or cuda[:N]" },

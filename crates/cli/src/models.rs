@@ -108,9 +108,7 @@ impl<'a> Opening<'a> {
         let device = self.device(&options)?;
         let files = locate(name, self.context).await?;
         let guessing = match draft {
-            Some(draft) if speculation.proposer == ProposerChoice::Draft => {
-                Some(locate(draft, self.context).await?)
-            }
+            Some(draft) if speculation.proposer.needs_draft() => Some(locate(draft, self.context).await?),
             _ => None,
         };
         open_speculating(&device, (files, guessing), options, speculation).await

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use spectemp_engine::VlmError;
@@ -18,6 +19,7 @@ use crate::prefix::{ModelId, common};
 use crate::processor::Patches;
 use crate::prompt::PromptMaker;
 use crate::sequence::{Completed, Sequence};
+use crate::speculate::Pace;
 use crate::visions::VisionKey;
 
 /// Patches that go through the vision tower in one step; images are grouped up to it, a larger one goes alone.
@@ -27,11 +29,25 @@ const VISION_PATCHES: usize = 1024;
 /// quarter of those that it must run. Less, such as a system message, is sooner computed again.
 const WORTH_WAITING: usize = 16;
 
+/// What runs in one call.
+struct Batch {
+    /// Of the running requests.
+    numbers: Vec<usize>,
+    /// How many of all write.
+    decoding: usize,
+    /// Whether anybody was let guess; none where nobody can.
+    guessing: Option<bool>,
+    /// The time that making drafters took.
+    making: Duration,
+    /// Whether nothing but tokens is written.
+    only_writes: bool,
+}
+
 /// A model on its device's thread, with its requests.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) id: ModelId,
-    pub(crate) network: Network,
+    pub(crate) network: Arc<Network>,
     pub(crate) maker: Arc<PromptMaker>,
     /// Revision and type of the weights.
     pub(crate) weights: String,
@@ -43,6 +59,8 @@ pub(crate) struct Model {
     pub(crate) active: Vec<Sequence>,
     /// Steps so far.
     pub(crate) clock: u64,
+    /// Whether guessing ahead pays.
+    pub(crate) pace: Pace,
 }
 
 impl Model {
@@ -96,15 +114,15 @@ impl Model {
 
     /// The cache that a request begins with, where the memory reaches for all that may follow.
     fn room_for(&self, sequence: &Sequence, memory: &mut Memory) -> Option<Cache> {
-        let most = sequence.tokens_at_most();
+        let (most, guesses) = (sequence.tokens_at_most(), sequence.guesses().promised);
         let cache = self.longest_prefix(sequence, memory);
-        if memory.make_room(self.still_to_come(most, cache.len(), true)) {
+        if memory.make_room(self.still_to_come(most, cache.len(), true) + guesses) {
             return Some(cache);
         }
         // A fork holds on to what it shares, one block of which it copies: without it a request may fit that needs all.
         drop(cache);
         memory
-            .make_room(self.still_to_come(most, 0, true))
+            .make_room(self.still_to_come(most, 0, true) + guesses)
             .then(|| self.network.text.metered_cache(&memory.meter))
     }
 
@@ -147,8 +165,9 @@ impl Model {
         let mut usage = Usage::default();
         for sequence in &self.active {
             let (most, held) = (sequence.tokens_at_most(), sequence.cache.len());
-            usage.held += sequence.cache.bytes();
-            usage.promised += self.still_to_come(most, held, sequence.is_fresh());
+            let guesses = sequence.guesses();
+            usage.held += sequence.cache.bytes() + guesses.held;
+            usage.promised += self.still_to_come(most, held, sequence.is_fresh()) + guesses.promised;
         }
         usage
     }
@@ -255,9 +274,41 @@ impl Model {
 
     /// Runs what all requests want next in one call.
     fn run_batch(&mut self) {
+        let start = Instant::now();
+        let Batch { numbers, decoding, guessing, making, only_writes } = self.prepare_batch();
+        if numbers.is_empty() {
+            return;
+        }
+        let before = self.written();
+        let result = catch_unwind(AssertUnwindSafe(|| self.forward(&numbers)));
+        let cause = match result {
+            Ok(Ok(())) => {
+                if let Some(guessed) = guessing.filter(|_| only_writes) {
+                    let took = start.elapsed().saturating_sub(making);
+                    self.pace.count_step(decoding, guessed, took, self.written() - before);
+                }
+                return;
+            }
+            Ok(Err(error)) => VlmError::from(error).to_string(),
+            Err(_) => panicked().to_string(),
+        };
+        for number in numbers {
+            self.active[number].fail(VlmError::Backend(cause.clone()));
+        }
+    }
+
+    /// Lets guess who may, and says what runs.
+    fn prepare_batch(&mut self) -> Batch {
         let mut left = self.prefill_chunk;
-        let mut batch: Vec<usize> = Vec::new();
         let decoding = self.active.iter().filter(|sequence| sequence.is_decoding()).count();
+        let pays = self.pace.wants_guesses(decoding);
+        let mut batch = Batch {
+            numbers: Vec::new(),
+            decoding,
+            guessing: None,
+            making: Duration::ZERO,
+            only_writes: true,
+        };
         for (number, sequence) in self.active.iter_mut().enumerate() {
             let share = sequence.wants_prefill().map_or(0, |rest| rest.min(left));
             if share == 0 && !sequence.wants_tokens() {
@@ -267,24 +318,36 @@ impl Model {
             if share > 0 {
                 sequence.served = self.clock;
             }
+            batch.only_writes &= sequence.is_decoding();
             let text = &self.network.text;
-            match sequence.propose(text, decoding).and_then(|()| sequence.prepare(text, share)) {
-                Ok(()) => batch.push(number),
-                Err(error) => sequence.fail(error.into()),
+            let guesses = sequence.may_guess(decoding, pays);
+            if let Some(guesses) = guesses {
+                *batch.guessing.get_or_insert(false) |= guesses;
+            }
+            let prepared = catch_unwind(AssertUnwindSafe(|| {
+                let making = match guesses {
+                    Some(true) => sequence.propose(text)?,
+                    _ => None,
+                };
+                sequence.prepare(text, share)?;
+                Ok::<_, ModelError>(making)
+            }));
+            match prepared {
+                Ok(Ok(making)) => {
+                    making.iter().for_each(|&took| self.pace.count_start(took));
+                    batch.making += making.unwrap_or_default();
+                    batch.numbers.push(number);
+                }
+                Ok(Err(error)) => sequence.fail(error.into()),
+                Err(_) => sequence.fail(panicked()),
             }
         }
-        if batch.is_empty() {
-            return;
-        }
-        let result = catch_unwind(AssertUnwindSafe(|| self.forward(&batch)));
-        let cause = match result {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => VlmError::from(error).to_string(),
-            Err(_) => panicked().to_string(),
-        };
-        for number in batch {
-            self.active[number].fail(VlmError::Backend(cause.clone()));
-        }
+        batch
+    }
+
+    /// Tokens that the running requests have written.
+    fn written(&self) -> usize {
+        self.active.iter().map(|sequence| sequence.written().len()).sum()
     }
 
     fn forward(&mut self, batch: &[usize]) -> Result<(), ModelError> {
@@ -314,6 +377,7 @@ impl Model {
         self.active = active;
         let mut answers = Vec::new();
         for Completed { keys, cache, generation, reply } in done.into_iter().filter_map(Sequence::complete) {
+            self.pace.count_turn(generation.tokens.len());
             memory.keep_sequence(self.id, keys, cache);
             answers.push((reply, generation));
         }

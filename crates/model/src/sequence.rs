@@ -2,7 +2,7 @@
 //! step it says what it wants to run next ([`Sequence::prepare`]), the batch runs that together with what the others want,
 //! and gives back the rows of logits ([`Sequence::advance`]).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use spectemp_engine::{Generation, Request, VlmError};
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::ModelError;
 use crate::kv::Cache;
+use crate::memory::Usage;
 use crate::prompt::{Prompt, PromptImage, text_key};
 use crate::rope::{Position, next_position};
 use crate::score::Scoring;
@@ -22,7 +23,7 @@ use crate::writer::{Writer, Written};
 const SCORE_TOKENS: usize = 64;
 
 /// Tokens that guesses may add behind it.
-const GUESS_TOKENS: usize = 32;
+pub(crate) const GUESS_TOKENS: usize = 32;
 
 /// Where the answer goes.
 pub(crate) type Reply = oneshot::Sender<Result<Generation, VlmError>>;
@@ -137,6 +138,14 @@ impl Sequence {
         Self::most_tokens(self.prompt.ids.len(), &self.request) + guesses
     }
 
+    /// What guessing ahead takes beside its own cache.
+    pub(crate) fn guesses(&self) -> Usage {
+        self.speculator.as_ref().map_or(Usage::default(), |speculator| {
+            let held = speculator.proposer.held_bytes();
+            Usage { held, promised: speculator.most_bytes.saturating_sub(held) }
+        })
+    }
+
     /// Whether nobody waits for it any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.request.cancel.is_cancelled() || self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
@@ -172,32 +181,38 @@ impl Sequence {
         matches!(self.stage, Stage::Decode)
     }
 
-    /// Guesses what comes next, where it writes with at most as many others as its proposer is good for.
+    /// Whether to guess what comes next, where it writes with so many in all; `pays` is what was measured. None where it
+    /// does not write or nobody guesses for it.
+    pub(crate) fn may_guess(&self, decoding: usize, pays: bool) -> Option<bool> {
+        let speculator = self.speculator.as_ref().filter(|_| self.is_decoding())?;
+        Some(speculator.most_sequences.map_or(pays, |most| decoding <= most))
+    }
+
+    /// Guesses what comes next; gives the time that making the drafter took, where it was made now.
     ///
     /// # Errors
     /// Where the proposer fails.
-    pub(crate) fn propose(&mut self, text: &TextModel, decoding: usize) -> Result<(), ModelError> {
-        let (true, Some(speculator), Some(writer)) =
-            (self.is_decoding(), &mut self.speculator, &mut self.writer)
-        else {
-            return Ok(());
+    pub(crate) fn propose(&mut self, text: &TextModel) -> Result<Option<Duration>, ModelError> {
+        let (Some(speculator), Some(writer)) = (&mut self.speculator, &mut self.writer) else {
+            return Ok(None);
         };
         let mut decided = writer.ids().to_vec();
         decided.extend(writer.settled(&self.request));
         // The last row decides a token without a guess.
         let room = (self.request.max_new_tokens as usize - decided.len()).saturating_sub(1);
-        if decoding > speculator.most_sequences || room == 0 {
-            return Ok(());
+        if room == 0 {
+            return Ok(None);
         }
         let (prompt, cache) = (&self.prompt, &self.cache);
         let known = Known { prompt, decided: &decided, position: self.next, text, cache, room };
+        let making = speculator.proposer.start(&known)?;
         let guess = speculator.proposer.propose(&known)?;
         let vocab = text.vocab();
         self.guess = guess.pruned(|path| match path.iter().position(|&id| id as usize >= vocab) {
             Some(unknown) => Ok(unknown),
             None => writer.admits(path),
         })?;
-        Ok(())
+        Ok(making)
     }
 
     /// Whether it wants few tokens run that nobody needs to share out.
@@ -309,7 +324,7 @@ impl Sequence {
     }
 
     /// Tokens written so far.
-    fn written(&self) -> &[u32] {
+    pub(crate) fn written(&self) -> &[u32] {
         match (&self.writer, &self.stage) {
             (Some(writer), _) => writer.ids(),
             (None, Stage::Score(written, _) | Stage::Done(written, _)) => &written.ids,
@@ -397,6 +412,7 @@ impl Sequence {
         if !writer.is_finished() {
             return Ok(());
         }
+        self.speculator = None;
         // What was settled may have run past the end.
         self.cache.truncate(self.prompt.ids.len() + writer.ids().len());
         let Some(writer) = self.writer.take() else { return Ok(()) };
@@ -454,6 +470,7 @@ impl Sequence {
         self.stage = Stage::Gone;
         self.cache.truncate(0);
         self.input = None;
+        self.speculator = None;
         self.embeds.clear();
         if let Some(reply) = self.reply.take() {
             // A caller that went away does not want it.

@@ -7,14 +7,16 @@
 //! from the model and comparing. Here it is done by drawing, so that a seed gives the text that it gives without guesses.
 //!
 //! Proposers stand behind [`Proposer`]: [`lookup`] in what was written before, the model's own [`sparse`] side, and a
-//! smaller [`draft`] model that sees fewer visual tokens. Sources: SpecVLM (arXiv 2508.16201) for the pruning, Sparse-to-Dense
-//! for the model's own side.
+//! smaller [`draft`] model that sees fewer visual tokens. Sources: SpecVLM (arXiv 2508.16201) for the pruning by attention, FastVID
+//! for that by [`density`], Sparse-to-Dense for the model's own side.
 
+mod density;
 mod draft;
 mod drafter;
 mod guess;
 mod look;
 mod lookup;
+mod pace;
 mod prune;
 mod sparse;
 mod tally;
@@ -23,14 +25,17 @@ pub use tally::SpeculationFigures;
 
 pub(crate) use draft::DraftModel;
 pub(crate) use guess::Guess;
+pub(crate) use pace::Pace;
 pub(crate) use tally::Tally;
 
-use draft::Draft;
+use draft::{Draft, Reducer};
+use drafter::Side;
 use sparse::Sparse;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ModelError;
 use crate::kv::Cache;
@@ -47,8 +52,10 @@ pub enum ProposerChoice {
     Lookup,
     /// The model itself, over the visual tokens that matter most.
     Sparse,
-    /// The draft model, over fewer visual tokens.
+    /// The draft model, over the visual tokens that the target looks at most and some of the rest.
     Draft,
+    /// The draft model, over tokens that each stand for some that are alike.
+    DraftDensity,
 }
 
 impl FromStr for ProposerChoice {
@@ -60,8 +67,9 @@ impl FromStr for ProposerChoice {
             "lookup" => Ok(Self::Lookup),
             "sparse" => Ok(Self::Sparse),
             "draft" => Ok(Self::Draft),
+            "draft-density" => Ok(Self::DraftDensity),
             _ => Err(ModelError::Device(format!(
-                "speculation {text:?} is unknown: use off, lookup, sparse or draft"
+                "speculation {text:?} is unknown: use off, lookup, sparse, draft or draft-density"
             ))),
         }
     }
@@ -74,7 +82,18 @@ impl fmt::Display for ProposerChoice {
             Self::Lookup => "lookup",
             Self::Sparse => "sparse",
             Self::Draft => "draft",
+            Self::DraftDensity => "draft-density",
         })
+    }
+}
+
+impl ProposerChoice {
+    /// All who guess.
+    pub const ALL: [Self; 4] = [Self::Lookup, Self::Sparse, Self::Draft, Self::DraftDensity];
+
+    /// Whether a draft model is needed.
+    pub fn needs_draft(self) -> bool {
+        matches!(self, Self::Draft | Self::DraftDensity)
     }
 }
 
@@ -87,16 +106,15 @@ pub struct Speculation {
     pub widths: Vec<usize>,
     /// Share of the visual tokens that the draft, or the model's sparse side, does without: 0 to 1.
     pub prune: f64,
-    /// Most sequences that decode at once for guesses to be made.
-    pub most_sequences: usize,
+    /// Most sequences that decode at once for guesses to be made; none where it is measured while decoding whether guessing
+    /// is faster.
+    pub most_sequences: Option<usize>,
 }
 
 impl Speculation {
-    /// As it is sensible for a proposer: a short chain, nine of ten visual tokens pruned (SpecVLM), one sequence at a
-    /// time for what needs model calls.
+    /// As it is sensible for a proposer: a short chain, nine of ten visual tokens pruned (SpecVLM), as long as it is faster.
     pub fn by(proposer: ProposerChoice) -> Self {
-        let most_sequences = if proposer == ProposerChoice::Lookup { 4 } else { 1 };
-        Self { proposer, widths: vec![1; 4], prune: 0.9, most_sequences }
+        Self { proposer, widths: vec![1; 4], prune: 0.9, most_sequences: None }
     }
 
     /// A proposer for one sequence; none where nobody guesses, or no draft was loaded for it.
@@ -111,10 +129,14 @@ impl Speculation {
             _ if widths.is_empty() => None,
             ProposerChoice::Off => None,
             ProposerChoice::Lookup => Some(Box::new(Lookup { most: widths.len(), image_token_id })),
-            ProposerChoice::Sparse => Some(Box::new(Sparse { widths, prune, drafter: None })),
-            ProposerChoice::Draft => {
+            ProposerChoice::Sparse => Some(Box::new(Sparse { side: Side::new(widths, prune) })),
+            ProposerChoice::Draft | ProposerChoice::DraftDensity => {
+                let reducer = match self.proposer {
+                    ProposerChoice::DraftDensity => Reducer::Density,
+                    _ => Reducer::Attention,
+                };
                 let model = Arc::clone(draft?);
-                Some(Box::new(Draft { model, widths, prune, drafter: None }))
+                Some(Box::new(Draft { model, reducer, side: Side::new(widths, prune) }))
             }
         }
     }
@@ -124,8 +146,24 @@ impl Speculation {
 #[derive(Debug)]
 pub(crate) struct Speculator {
     pub(crate) proposer: Box<dyn Proposer>,
-    pub(crate) most_sequences: usize,
+    /// Most sequences that write at once; none where it is measured.
+    pub(crate) most_sequences: Option<usize>,
     pub(crate) tally: Arc<Tally>,
+    /// Bytes of keys and values that it may take.
+    pub(crate) most_bytes: usize,
+}
+
+/// What a proposer's memory depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Text tokens of the prompt.
+    pub(crate) text: usize,
+    /// Its visual tokens.
+    pub(crate) visual: usize,
+    /// Most tokens behind it.
+    pub(crate) after: usize,
+    /// Bytes of keys and values per block of the model that decides.
+    pub(crate) block_bytes: usize,
 }
 
 /// What a proposer may look at.
@@ -144,11 +182,23 @@ pub(crate) struct Known<'a> {
 
 /// Guesses what one sequence writes next.
 pub(crate) trait Proposer: fmt::Debug + Send {
+    /// Gets ready for the first guesses; gives the time that it took, where there was anything to do.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn start(&mut self, known: &Known<'_>) -> Result<Option<Duration>, ModelError>;
+
     /// Guesses that follow all that is decided; none where it has no idea.
     ///
     /// # Errors
     /// Where the device fails.
     fn propose(&mut self, known: &Known<'_>) -> Result<Guess, ModelError>;
+
+    /// Most bytes of keys and values that it will take of its own.
+    fn most_bytes(&self, extent: Extent) -> usize;
+
+    /// Those that it has now.
+    fn held_bytes(&self) -> usize;
 }
 
 /// Prompt lookup as a proposer.
@@ -159,10 +209,22 @@ pub(crate) struct Lookup {
 }
 
 impl Proposer for Lookup {
+    fn start(&mut self, _known: &Known<'_>) -> Result<Option<Duration>, ModelError> {
+        Ok(None)
+    }
+
     fn propose(&mut self, known: &Known<'_>) -> Result<Guess, ModelError> {
         let mut all = known.prompt.ids.clone();
         all.extend_from_slice(known.decided);
         let most = self.most.min(known.room);
         Ok(Guess::chain(lookup::guess(&all, |id| id != self.image_token_id, most)))
+    }
+
+    fn most_bytes(&self, _extent: Extent) -> usize {
+        0
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
     }
 }

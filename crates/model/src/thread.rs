@@ -11,12 +11,15 @@ use candle_core::Device;
 
 use crate::ModelError;
 use crate::batch::Model;
-use crate::device::LoadOptions;
+use crate::config::Config;
+use crate::device::{DTypeChoice, LoadOptions};
 use crate::kernels::{KvMeter, Threads};
 use crate::memory::{Memory, default_budget};
+use crate::network::Network;
 use crate::prefix::ModelId;
 use crate::sequence::Sequence;
 use crate::visions::{EmbeddingTier, VisionCache};
+use crate::weights::Weights;
 
 /// The thread of one device, on which target and draft are loaded. It ends with the last model and handle.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct DeviceThread {
     next: AtomicU64,
     /// What was loaded, so that the same checkpoint's weights are held once.
     loaded: Mutex<Vec<(String, Weak<LoadedModel>)>>,
+    /// Weights that are held, by revision and type: a model and what guesses with it have the same ones.
+    networks: Mutex<Vec<(String, Weak<Network>)>>,
 }
 
 /// A model on a device's thread; the weights go with the last of its handles.
@@ -74,6 +79,7 @@ impl DeviceThread {
             inbox,
             next: AtomicU64::new(1),
             loaded: Mutex::default(),
+            networks: Mutex::default(),
         }))
     }
 
@@ -102,6 +108,29 @@ impl DeviceThread {
         let model = Arc::new(LoadedModel { id, block_bytes, thread: Arc::clone(self) });
         loaded.push((name, Arc::downgrade(&model)));
         Ok(model)
+    }
+
+    /// The weights of a revision: those that are held already, or else what `weights` opens, read now.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub(crate) fn network(
+        &self,
+        (revision, dtype): (&str, DTypeChoice),
+        config: &Config,
+        weights: impl FnOnce() -> Result<Weights, ModelError>,
+    ) -> Result<Arc<Network>, ModelError> {
+        let name = format!("{revision}-{dtype:?}");
+        // Held while loading, as above.
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.retain(|(_, network)| network.strong_count() > 0);
+        let same = networks.iter().find(|(other, _)| *other == name);
+        if let Some(network) = same.and_then(|(_, network)| network.upgrade()) {
+            return Ok(network);
+        }
+        let network = Arc::new(Network::load(config, &weights()?, &self.device, dtype, &self.threads)?);
+        networks.push((name, Arc::downgrade(&network)));
+        Ok(network)
     }
 
     fn send(&self, message: Message) -> Result<(), ModelError> {

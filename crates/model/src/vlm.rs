@@ -16,13 +16,12 @@ use crate::constrain::Constrainer;
 use crate::device::LoadOptions;
 use crate::files::ModelFiles;
 use crate::kv::Cache;
-use crate::network::Network;
 use crate::processor::Processor;
 use crate::prompt::{Prompt, PromptMaker};
 use crate::revision::revision;
 use crate::rope::PositionSettings;
-use crate::sequence::Sequence;
-use crate::speculate::{DraftModel, ProposerChoice, Speculation, SpeculationFigures, Speculator, Tally};
+use crate::sequence::{GUESS_TOKENS, Sequence};
+use crate::speculate::{DraftModel, Extent, Pace, Speculation, SpeculationFigures, Speculator, Tally};
 use crate::thread::{DeviceThread, LoadedModel};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
@@ -64,13 +63,28 @@ impl QwenVlm {
         files: &ModelFiles,
         options: &LoadOptions,
     ) -> Result<Self, ModelError> {
+        Self::open(thread, files, options, (revision(files, options.dtype)?, || Weights::open(files)))
+    }
+
+    /// As [`QwenVlm::load_on`], with random weights that are drawn on the device; for measuring.
+    pub(crate) fn drawn_on(
+        thread: &Arc<DeviceThread>,
+        files: &ModelFiles,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        Self::open(thread, files, options, (format!("drawn as {}", files.name()), || Ok(Weights::drawn())))
+    }
+
+    fn open(
+        thread: &Arc<DeviceThread>,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        (revision, weights): (String, impl FnOnce() -> Result<Weights, ModelError>),
+    ) -> Result<Self, ModelError> {
         let config = Config::parse(&files.require("config.json")?)?;
         let maker = Arc::new(prompt_maker(files, &config, options)?);
         let card = ModelCard {
-            revision: ModelRevision {
-                name: files.name().to_owned(),
-                revision: revision(files, options.dtype)?,
-            },
+            revision: ModelRevision { name: files.name().to_owned(), revision },
             pixels: maker.processor.pixels,
             templates: PromptTemplates {
                 target: files.read_text("prompts/target.jinja")?,
@@ -80,21 +94,20 @@ impl QwenVlm {
             abilities: Abilities { constraint: true, probabilities: true, seeds: true },
         };
         let eos = end_tokens(files, &config)?.into();
-        let weights = format!("{}-{:?}", card.revision.revision, options.dtype).to_lowercase();
-        let name = format!("{weights} {:?} {}", options.position_rule, options.prefill_chunk);
+        let weights_name = format!("{}-{:?}", card.revision.revision, options.dtype).to_lowercase();
+        let name = format!("{weights_name} {:?} {}", options.position_rule, options.prefill_chunk);
         let loaded = thread.open(name, |id| {
-            let (device, threads) = (&thread.device, &thread.threads);
-            let dtype = options.dtype;
             Ok(Model {
                 id,
-                network: Network::load(&config, &Weights::open(files)?, device, dtype, threads)?,
+                network: thread.network((&card.revision.revision, options.dtype), &config, weights)?,
                 maker: Arc::clone(&maker),
-                weights,
-                threads: threads.clone(),
+                weights: weights_name,
+                threads: thread.threads.clone(),
                 prefill_chunk: options.prefill_chunk.max(1),
                 waiting: Default::default(),
                 active: Vec::new(),
                 clock: 0,
+                pace: Pace::default(),
             })
         })?;
         Ok(Self {
@@ -115,7 +128,7 @@ impl QwenVlm {
     }
 
     /// Lets the model decode speculatively: the same text, token for token. `draft` is the checkpoint that
-    /// [`ProposerChoice::Draft`](crate::ProposerChoice::Draft) guesses with; it is loaded beside the model, on its device.
+    /// a [`ProposerChoice`](crate::ProposerChoice) that needs one guesses with; it is loaded on the model's device.
     ///
     /// # Errors
     /// As [`QwenVlm::load`]; a draft of another tokenizer or patch size, or none where one is needed.
@@ -136,21 +149,15 @@ impl QwenVlm {
         draft: Option<&ModelFiles>,
         options: &LoadOptions,
     ) -> Result<(), ModelError> {
-        let draft = match (speculation.proposer, draft) {
-            (ProposerChoice::Draft, Some(files)) => {
-                let thread = &self.loaded.thread;
-                Some(Arc::new(DraftModel::load(
-                    files,
-                    &self.maker,
-                    (&thread.device, &thread.threads),
-                    options,
-                )?))
+        let draft = match (speculation.proposer.needs_draft(), draft) {
+            (true, Some(files)) => {
+                Some(Arc::new(DraftModel::open(&self.loaded.thread, files, &self.maker, options)?))
             }
-            (ProposerChoice::Draft, None) => {
+            (true, None) => {
                 let reason = "a draft model is needed to guess with it: pass --draft".to_owned();
                 return Err(ModelError::Source { model: self.card.revision.name.clone(), reason });
             }
-            _ => None,
+            (false, _) => None,
         };
         self.speculation = Some((speculation, draft));
         Ok(())
@@ -161,11 +168,30 @@ impl QwenVlm {
         self.tally.figures()
     }
 
-    fn speculator(&self) -> Option<Speculator> {
+    /// Who guesses for a prompt; nobody where the memory has no room for what that takes.
+    fn speculator(&self, prompt: &Prompt, request: &Request) -> Option<Speculator> {
         let (speculation, draft) = self.speculation.as_ref()?;
         let proposer = speculation.proposer(draft.as_ref(), self.maker.image_token_id)?;
-        let (most_sequences, tally) = (speculation.most_sequences, Arc::clone(&self.tally));
-        Some(Speculator { proposer, most_sequences, tally })
+        let visual = prompt.visual().len();
+        let extent = Extent {
+            text: prompt.ids.len() - visual,
+            visual,
+            after: request.max_new_tokens as usize + GUESS_TOKENS,
+            block_bytes: self.loaded.block_bytes,
+        };
+        let most_bytes = proposer.most_bytes(extent);
+        let most = Sequence::most_tokens(prompt.ids.len(), request) + GUESS_TOKENS;
+        (self.bytes(most) + most_bytes <= self.loaded.thread.budget).then(|| Speculator {
+            proposer,
+            most_sequences: speculation.most_sequences,
+            tally: Arc::clone(&self.tally),
+            most_bytes,
+        })
+    }
+
+    /// Keys and values of so many tokens.
+    fn bytes(&self, tokens: usize) -> usize {
+        tokens.div_ceil(Cache::BLOCK) * self.loaded.block_bytes
     }
 
     /// What writes the output, held to the request's grammar.
@@ -191,7 +217,7 @@ impl QwenVlm {
             return Err(ModelError::TooLong { tokens, max_new, limit });
         }
         let most = Sequence::most_tokens(tokens, request);
-        let needed = most.div_ceil(Cache::BLOCK) * self.loaded.block_bytes;
+        let needed = self.bytes(most);
         let budget = self.loaded.thread.budget;
         if needed > budget {
             let (needed_mib, budget_mib) = (needed.div_ceil(1 << 20), budget >> 20);
@@ -234,7 +260,8 @@ impl Vlm for QwenVlm {
         let prompt = self.prompt(&request)?;
         let writer = self.writer(&request)?;
         let (reply, result) = oneshot::channel();
-        let sequence = Sequence::new(prompt, request, writer, reply).with_speculator(self.speculator());
+        let speculator = self.speculator(&prompt, &request);
+        let sequence = Sequence::new(prompt, request, writer, reply).with_speculator(speculator);
         self.loaded.submit(sequence)?;
         tokio::select! {
             // A finished generation counts, also where it was cancelled at the same moment.

@@ -1,15 +1,66 @@
 //! A model's cheap side: it runs on in a cache of its own, a pruned one, and grows guesses there. What the target then
 //! decides stays in that cache as far as it was guessed; the rest is run when the next guesses are grown.
 
+use std::time::{Duration, Instant};
+
 use candle_core::{DType, Tensor};
 
 use super::guess::Guess;
+use super::{Extent, Known};
 use crate::ModelError;
 use crate::kv::Cache;
 use crate::rope::Position;
 use crate::sample::log_sum;
 use crate::text::{Rows, Span, TextModel};
 use crate::writer::not_finite;
+
+/// What a proposer that runs a model has for one sequence.
+#[derive(Debug)]
+pub(crate) struct Side {
+    /// Guesses at each level.
+    widths: Vec<usize>,
+    /// Share of the visual tokens that it does without.
+    pub(crate) prune: f64,
+    /// Made with the first guesses.
+    drafter: Option<Drafter>,
+}
+
+impl Side {
+    pub(crate) fn new(widths: Vec<usize>, prune: f64) -> Self {
+        Self { widths, prune, drafter: None }
+    }
+
+    /// Makes the drafter, where there is none yet, from the cache that holds what it is to know of the prompt.
+    pub(crate) fn start(
+        &mut self,
+        make: impl FnOnce(f64) -> Result<Cache, ModelError>,
+    ) -> Result<Option<Duration>, ModelError> {
+        if self.drafter.is_some() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        self.drafter = Some(Drafter::new(make(self.prune)?));
+        Ok(Some(start.elapsed()))
+    }
+
+    /// Guesses with `text`, once it was started.
+    pub(crate) fn guess(&mut self, known: &Known<'_>, text: &TextModel) -> Result<Guess, ModelError> {
+        let Some(drafter) = &mut self.drafter else { return Ok(Guess::default()) };
+        let decided = Decided { ids: known.decided, position: known.position };
+        let levels = self.widths.len().min(known.room);
+        drafter.grow(text, decided, &self.widths[..levels])
+    }
+
+    /// Tokens that its cache may hold.
+    pub(crate) fn most_tokens(&self, extent: Extent) -> usize {
+        let kept = (extent.visual as f64 * (1.0 - self.prune)).ceil() as usize;
+        extent.text + kept.max(extent.visual.min(1)) + extent.after
+    }
+
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.drafter.as_ref().map_or(0, |drafter| drafter.cache.bytes())
+    }
+}
 
 /// One sequence's drafting cache.
 #[derive(Debug)]

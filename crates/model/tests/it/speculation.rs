@@ -11,8 +11,6 @@ use spectemp_model::{ModelFiles, ProposerChoice, QwenVlm, Speculation, Speculati
 use crate::forms::random_model;
 use crate::support::{data, demo, image, load, message, options, request, text};
 
-const PROPOSERS: [ProposerChoice; 3] =
-    [ProposerChoice::Lookup, ProposerChoice::Sparse, ProposerChoice::Draft];
 const CHAIN: [usize; 4] = [1; 4];
 const TREE: [usize; 3] = [3, 4, 2];
 
@@ -38,7 +36,7 @@ fn speculating(target: &Path, draft: &Path, speculation: Speculation) -> QwenVlm
 }
 
 fn by(proposer: ProposerChoice, widths: &[usize], prune: f64) -> Speculation {
-    Speculation { widths: widths.to_vec(), prune, most_sequences: 8, ..Speculation::by(proposer) }
+    Speculation { widths: widths.to_vec(), prune, most_sequences: Some(8), ..Speculation::by(proposer) }
 }
 
 fn held(messages: Vec<Message>, tokens: u32) -> Request {
@@ -70,7 +68,7 @@ async fn agrees(target: &Path, draft: &Path, rates: &[f64]) -> Vec<(ProposerChoi
     for request in requests() {
         plain.push(generate(&model, &request).await);
     }
-    for proposer in PROPOSERS {
+    for proposer in ProposerChoice::ALL {
         for &prune in rates {
             for widths in [&CHAIN[..], &TREE] {
                 let model = speculating(target, draft, by(proposer, widths, prune));
@@ -103,7 +101,7 @@ fn sum(figures: &[(ProposerChoice, SpeculationFigures)], of: ProposerChoice) -> 
 #[tokio::test]
 async fn the_demonstration_pair_speculates_without_changing_a_token() {
     let figures = agrees(&demo("target"), &demo("draft"), &[0.0, 0.5, 0.8, 0.9]).await;
-    for proposer in PROPOSERS {
+    for proposer in ProposerChoice::ALL {
         let sum = sum(&figures, proposer);
         assert!(sum.calls > 0 && sum.guessed >= sum.calls, "{proposer} {sum:?}");
     }
@@ -144,7 +142,7 @@ async fn sequences_together_speculate_as_alone_or_not_at_all() {
     for request in requests() {
         expected.push(generate(&plain, &request).await);
     }
-    for most_sequences in [1, 8] {
+    for most_sequences in [Some(1), Some(8), None] {
         let speculation = Speculation { most_sequences, ..by(ProposerChoice::Draft, &TREE, 0.5) };
         let model = speculating(&demo("target"), &demo("draft"), speculation);
         let all = requests();
