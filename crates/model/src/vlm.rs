@@ -150,9 +150,7 @@ impl QwenVlm {
         options: &LoadOptions,
     ) -> Result<(), ModelError> {
         let draft = match (speculation.proposer.needs_draft(), draft) {
-            (true, Some(files)) => {
-                Some(Arc::new(DraftModel::open(&self.loaded.thread, files, &self.maker, options)?))
-            }
+            (true, Some(files)) => Some(self.guessing_draft(files, options)?),
             (true, None) => {
                 let reason = "a draft model is needed to guess with it: pass --draft".to_owned();
                 return Err(ModelError::Source { model: self.card.revision.name.clone(), reason });
@@ -161,6 +159,20 @@ impl QwenVlm {
         };
         self.speculation = Some((speculation, draft));
         Ok(())
+    }
+
+    /// The draft that is there already, with the embeddings that it has seen, or else another.
+    fn guessing_draft(
+        &self,
+        files: &ModelFiles,
+        options: &LoadOptions,
+    ) -> Result<Arc<DraftModel>, ModelError> {
+        if let Some((_, Some(draft))) = &self.speculation
+            && draft.is(files, options)?
+        {
+            return Ok(Arc::clone(draft));
+        }
+        Ok(Arc::new(DraftModel::open(&self.loaded.thread, files, &self.maker, options)?))
     }
 
     /// How guesses fared so far.

@@ -101,18 +101,21 @@ impl Weights {
         Self { source: Source::Drawn }
     }
 
-    /// Writes the random tensors that were asked for so far to a safetensors file, so that a peer can load the same.
+    /// Writes the random tensors that were asked for so far to a safetensors file, so that a peer can load the same; each is
+    /// multiplied by what `scale` gives for its name.
     ///
     /// # Errors
     /// [`ModelError::Source`] for weights that are no random ones, [`ModelError::Broken`] where the file cannot be written.
-    pub fn write_random(&self, path: &Path) -> Result<(), ModelError> {
+    pub fn write_random(&self, path: &Path, scale: impl Fn(&str) -> f32) -> Result<(), ModelError> {
         let Source::Random { seed, asked } = &self.source else {
             let reason = "only random weights are written".to_owned();
             return Err(ModelError::Source { model: path.display().to_string(), reason });
         };
         let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let tensors = asked.into_iter().map(|(name, shape)| {
-            let values = random_values(&name, &shape, *seed);
+            let factor = scale(&name);
+            let values: Vec<f32> =
+                random_values(&name, &shape, *seed).into_iter().map(|value| value * factor).collect();
             Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
         });
         let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_, candle_core::Error>>()?;

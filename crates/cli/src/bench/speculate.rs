@@ -15,7 +15,7 @@ use crate::demo::models;
 
 /// Measure speculative decoding on the CPU.
 ///
-/// On the demonstration pair, and on random weights (62 million parameters) whose draft is the first half of its target's
+/// On the demonstration pair, and on random weights (62 million parameters) whose draft is the first quarter of its target's
 /// layers.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SpeculateBench {

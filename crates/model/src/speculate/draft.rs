@@ -11,7 +11,7 @@ use super::drafter::{Side, run_embedded};
 use super::{Extent, Guess, Known, Proposer, density, look, prune};
 use crate::ModelError;
 use crate::config::Config;
-use crate::device::LoadOptions;
+use crate::device::{DTypeChoice, LoadOptions};
 use crate::files::ModelFiles;
 use crate::kernels::KvMeter;
 use crate::kv::Cache;
@@ -27,6 +27,8 @@ use crate::weights::Weights;
 /// The draft's weights and what it makes images with.
 #[derive(Debug)]
 pub(crate) struct DraftModel {
+    /// Which checkpoint, and what its weights are held as.
+    revision: (String, DTypeChoice),
     network: Arc<Network>,
     processor: Processor,
     /// Counts what its keys and values take.
@@ -113,8 +115,14 @@ impl DraftModel {
             network: thread.network((&revision, options.dtype), &config, || Weights::open(files))?,
             processor: Processor::open(files, &config.vision)?,
             meter: thread.meter.clone(),
+            revision: (revision, options.dtype),
             seen: Mutex::default(),
         })
+    }
+
+    /// Whether it is this checkpoint, held as `options` say.
+    pub(crate) fn is(&self, files: &ModelFiles, options: &LoadOptions) -> Result<bool, ModelError> {
+        Ok(self.revision == (revision(files, options.dtype)?, options.dtype))
     }
 
     /// Runs what the draft is to know of the prompt: all text, and the visual tokens that stay, at their positions.

@@ -25,7 +25,7 @@ pub(crate) fn random_model(folder: &Path, seed: u64) -> tempfile::TempDir {
     let config = Config::parse(&files.require("config.json").expect("there")).expect("parses");
     let weights = Weights::random(seed);
     Network::load(&config, &weights, &Device::Cpu, DType::F32, &Threads::new(1)).expect("loads");
-    weights.write_random(&folder.path().join("model.safetensors")).expect("writable");
+    weights.write_random(&folder.path().join("model.safetensors"), |_| 1.0).expect("writable");
     folder
 }
 

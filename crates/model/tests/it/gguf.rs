@@ -58,7 +58,7 @@ fn wide() -> tempfile::TempDir {
     let random = Weights::random(3);
     Network::load(&config(folder.path()), &random, &Device::Cpu, DTypeChoice::F32, &Threads::new(2))
         .expect("loads");
-    random.write_random(&folder.path().join("model.safetensors")).expect("writes");
+    random.write_random(&folder.path().join("model.safetensors"), |_| 1.0).expect("writes");
     folder
 }
 

@@ -177,7 +177,7 @@ fn random_weights_load_and_are_written_for_a_peer() {
     let network =
         Network::load(&config, &weights, &Device::Cpu, DType::F32, &Threads::new(1)).expect("loads");
     let folder = copy(&data("untied/model"));
-    weights.write_random(&folder.path().join("model.safetensors")).expect("writes");
+    weights.write_random(&folder.path().join("model.safetensors"), |_| 1.0).expect("writes");
     let written = Weights::open(&ModelFiles::folder(folder.path())).expect("opens");
     let again = Network::load(&config, &written, &Device::Cpu, DType::F32, &Threads::new(1)).expect("loads");
     let ids = ids(9, 5);
