@@ -4,6 +4,7 @@
 //! without. The tokenizer is the demonstration's with made-up words up to that width, so that the trie that is walked has
 //! the published size.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -191,10 +192,9 @@ fn widened(options: &FormsOptions) -> Result<ModelFiles, ModelError> {
     let Some(words) = json["model"]["vocab"].as_object_mut() else {
         return Err(ModelError::broken(FILE, "it has no model.vocab"));
     };
-    let own = words.values().filter_map(Value::as_u64);
-    let first = own.chain(added).max().map_or(0, |last| last as usize + 1);
+    let taken: HashSet<u64> = words.values().filter_map(Value::as_u64).chain(added).collect();
     let mut made_up = (0..).map(made_up_word);
-    for id in first..WORDS {
+    for id in (0..WORDS).filter(|&id| !taken.contains(&(id as u64))) {
         let Some(word) = made_up.find(|word| !words.contains_key(word)) else { break };
         words.insert(word, json!(id));
     }
@@ -238,8 +238,6 @@ fn ms(start: Instant) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]

@@ -219,10 +219,13 @@ pub(super) fn prepare_shared(
     let layers = size.numbers().layers;
     let shared = layers / 4;
     // The number changes with what is done here.
-    let [target, draft] = ["quiet", "quarter"].map(|name| cache.join(format!("{name}-{size}-1")));
+    let [target, draft] = ["quiet", "quarter"].map(|name| cache.join(format!("{name}-{size}-2")));
     for (folder, layers) in [(&target, layers), (&draft, shared)] {
         let mut config = size.config();
         config["text_config"]["num_hidden_layers"] = json!(layers);
+        // With the table as the head a random model says the same token for ever.
+        config["tie_word_embeddings"] = json!(false);
+        config["text_config"]["tie_word_embeddings"] = json!(false);
         write_style(config, folder, style)?;
         let config = ModelFiles::folder(folder).require(CONFIG)?;
         write_weights(&String::from_utf8_lossy(&config), folder, |name| quiet(name, shared))?;

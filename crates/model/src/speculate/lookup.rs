@@ -13,8 +13,9 @@ pub(crate) fn guess(known: &[u32], is_text: impl Fn(u32) -> bool, most: usize) -
         let earlier = &known[..known.len() - 1];
         let found = earlier.windows(length).rposition(|window| window == ending);
         let Some(at) = found.filter(|_| ending.iter().all(|&id| is_text(id))) else { continue };
-        let follows = known[at + length..].iter().copied().take_while(|&id| is_text(id));
-        return follows.take(most).collect();
+        // Where it runs into the end, what is written repeats itself: so do the guesses.
+        let follows = known[at + length..].iter().copied().cycle().take(most);
+        return follows.take_while(|&id| is_text(id)).collect();
     }
     Vec::new()
 }
@@ -36,7 +37,8 @@ mod tests {
         assert_eq!(guessed(&[1, 2, 3, 7, 2, 3, 8, 1, 2, 3], 1), [7]);
         assert_eq!(guessed(&[2, 3, 7, 2, 3, 8, 2, 3], 1), [8]);
         // A run that goes on into the ending itself repeats it.
-        assert_eq!(guessed(&[5, 5, 5], 4), [5]);
+        assert_eq!(guessed(&[5, 5, 5], 4), [5, 5, 5, 5]);
+        assert_eq!(guessed(&[9, 1, 2, 3, 1, 2, 3], 4), [1, 2, 3, 1]);
     }
 
     #[test]
