@@ -61,7 +61,7 @@ pub(crate) struct IndexRequest {
     restore_days: Option<u32>,
     /// `bulk`, `standard` or `expedited`.
     restore_tier: Option<String>,
-    /// An S3 Inventory (CSV) that is read in place of listing the bucket.
+    /// An S3 Inventory (CSV or Parquet) that is read in place of listing the bucket.
     inventory: Option<String>,
     /// Where the results of its batch are written.
     results: Option<String>,

@@ -42,7 +42,7 @@ pub(crate) struct CreateArgs {
     /// bulk, standard or expedited.
     #[arg(long, value_name = "TIER", default_value_t)]
     restore_tier: RestoreTier,
-    /// Read an S3 Inventory (CSV) in place of listing the bucket: its manifest.json, or the folder of its reports.
+    /// Read an S3 Inventory (CSV or Parquet) in place of listing the bucket: its manifest.json, or the folder of its reports.
     #[arg(long, value_name = "URI")]
     inventory: Option<String>,
     /// Where the results of its batch go: folder or URI prefix.

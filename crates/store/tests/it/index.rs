@@ -2,11 +2,9 @@
 
 use std::{
     collections::HashSet,
-    io::Write as _,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use flate2::{Compression, write::GzEncoder};
 use spectemp_store::{
     IndexFigures, IndexSpec, JobFilter, Ledger, Listed, ListingOptions, Locations, RestoreTier, StoreError,
     dry_run, listing, read_questions,
@@ -19,9 +17,9 @@ use crate::{
     s3_server::{Restoring, S3Server},
 };
 
-const TENANT: &str = "acme";
+pub(crate) const TENANT: &str = "acme";
 
-fn index_spec(prefix: &str) -> IndexSpec {
+pub(crate) fn index_spec(prefix: &str) -> IndexSpec {
     let questions =
         "{\"id\":\"what\",\"question\":\"What happens?\"}\n{\"id\":\"who\",\"question\":\"Who is it?\"}";
     IndexSpec {
@@ -37,7 +35,7 @@ fn index_spec(prefix: &str) -> IndexSpec {
     }
 }
 
-async fn list(ledger: &Ledger, locations: &Locations, name: &str) -> IndexFigures {
+pub(crate) async fn list(ledger: &Ledger, locations: &Locations, name: &str) -> IndexFigures {
     let index = ledger.index(TENANT, name).await.unwrap();
     match listing(ledger, locations, index.id, &ListingOptions::default(), &|_| ()).await.unwrap() {
         Listed::Done(figures) => figures,
@@ -45,7 +43,7 @@ async fn list(ledger: &Ledger, locations: &Locations, name: &str) -> IndexFigure
     }
 }
 
-async fn ids(ledger: &Ledger) -> Vec<String> {
+pub(crate) async fn ids(ledger: &Ledger) -> Vec<String> {
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
         let filter = JobFilter { tenant: Some(TENANT), ..JobFilter::default() };
@@ -190,65 +188,6 @@ async fn archived_objects_are_restored_first() {
             let figures = list(&ledger, &locations, "restoring").await;
             assert_eq!((figures.new, figures.restoring), (0, 1), "an answered object is not restored again");
             server.archive("in/b.mp4", "DEEP_ARCHIVE", Restoring::No);
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_inventory_is_read_in_place_of_a_listing() {
-    let server = S3Server::start().await;
-    let gz = |rows: &[String]| {
-        let mut file = GzEncoder::new(Vec::new(), Compression::fast());
-        file.write_all(rows.join("\n").as_bytes()).unwrap();
-        file.finish().unwrap()
-    };
-    let row = |n: u32, latest: bool| {
-        format!(
-            "\"bucket\",\"in/a+b/{n}.mp4\",\"v\",\"{latest}\",\"false\",\"7\",\"2026-03-01T00:00:00.000Z\",\"e{n}\",\"STANDARD\""
-        )
-    };
-    let rows: Vec<String> = (0..2500).map(|n| row(n, true)).collect();
-    server.put("inv/data/1.csv.gz", &gz(&rows));
-    server.put("inv/data/2.csv.gz", &gz(&[row(9000, false), row(9001, true)]));
-    let manifest = |format: &str, bucket: &str, files: &[&str]| {
-        let files: Vec<_> =
-            files.iter().map(|key| serde_json::json!({"key": key, "size": 1, "MD5checksum": "x"})).collect();
-        serde_json::json!({
-            "sourceBucket": bucket, "destinationBucket": "arn:aws:s3:::bucket", "version": "2016-11-30",
-            "fileFormat": format, "files": files,
-            "fileSchema": "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass",
-        })
-        .to_string()
-    };
-    let both_files = ["inv/data/1.csv.gz", "inv/data/2.csv.gz"];
-    server.put(
-        "inv/2026-02-28T01-00Z/manifest.json",
-        manifest("CSV", "bucket", &["inv/data/gone.csv.gz"]).as_bytes(),
-    );
-    server.put("inv/2026-03-01T01-00Z/manifest.json", manifest("CSV", "bucket", &both_files).as_bytes());
-    // A report that is being written.
-    server.put("inv/2026-03-02T01-00Z/manifest.checksum", b"x");
-    server.put("inv/parquet/manifest.json", manifest("Parquet", "bucket", &both_files).as_bytes());
-    server.put("inv/other/manifest.json", manifest("CSV", "other", &both_files).as_bytes());
-    let locations = server.locations();
-    for (name, ledger, _kept) in both().await {
-        let spec =
-            |inventory: &str| IndexSpec { inventory: Some(uri(inventory)), ..index_spec("s3://bucket/in") };
-        ledger.create_index(TENANT, "inv", &spec("s3://bucket/inv/")).await.unwrap();
-        let figures = list(&ledger, &locations, "inv").await;
-        assert_eq!((figures.objects, figures.new, figures.jobs), (2501, 2501, 5002), "{name}");
-        assert!(ids(&ledger).await.iter().any(|id| id.starts_with("who@a b/9001.mp4#")));
-        let again = list(&ledger, &locations, "inv").await;
-        assert_eq!((again.objects, again.new), (2501, 0));
-        for (inventory, says) in [
-            ("s3://bucket/inv/parquet/manifest.json", "set the report to CSV"),
-            ("s3://bucket/inv/other/manifest.json", "about the bucket"),
-            ("s3://bucket/in/", "no folder like"),
-        ] {
-            let refused = dry_run(None, &locations, &spec(inventory), None, &ListingOptions::default())
-                .await
-                .unwrap_err();
-            assert!(refused.to_string().contains(says), "{refused}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod gc;
 mod home;
 mod http;
 mod index;
+mod inventory;
 mod keys;
 mod killed;
 mod ledger;

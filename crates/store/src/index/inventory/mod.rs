@@ -1,26 +1,23 @@
 //! S3 Inventory: the bucket's own daily or weekly list of itself, for buckets that are too large to list. A report is a
-//! `manifest.json` that names files of gzipped CSV. Files in Parquet or ORC are refused: the report can be set to CSV.
+//! `manifest.json` that names files of gzipped CSV or of Parquet. ORC is refused: the report can be set to one of these.
 //!
 //! A file is fetched to the disk and read from there row by row, so memory does not grow with it. An inventory is as old
 //! as its report; what it does not know yet comes with the next one.
 
-use std::{
-    fs::File,
-    io::{BufReader, Seek as _},
-};
+mod csv_file;
+mod gather;
+mod parquet_file;
 
-use csv::StringRecord;
-use flate2::read::MultiGzDecoder;
+use std::{fs::File, io::Seek as _};
+
 use futures::{Stream, StreamExt as _, stream};
 use object_store::ObjectStoreExt as _;
 use serde::Deserialize;
 use spectemp_types::VideoUri;
-use tokio::{io::AsyncWriteExt as _, sync::mpsc};
+use tokio::{io::AsyncWriteExt as _, sync::mpsc, task::JoinHandle};
 
-use super::{
-    pages::{PAGE, Seen, SeenPage},
-    ranges::Range,
-};
+use self::{csv_file::Columns, gather::Gatherer};
+use super::{pages::SeenPage, ranges::Range};
 use crate::{Locations, StoreError, location};
 
 /// A manifest is small: a few hundred bytes per file.
@@ -44,16 +41,23 @@ struct ManifestFile {
     key: String,
 }
 
-/// Where the columns stand in a row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Columns {
-    key: usize,
-    size: usize,
-    modified: Option<usize>,
-    etag: Option<usize>,
-    storage_class: Option<usize>,
-    is_latest: Option<usize>,
-    is_delete_marker: Option<usize>,
+/// How the rows of a report's files are read.
+#[derive(Debug)]
+enum Form {
+    /// The columns stand in the manifest only.
+    Csv(Columns),
+    /// The columns stand in each file.
+    Parquet,
+}
+
+impl Manifest {
+    fn form(&self) -> Result<Form, String> {
+        match self.file_format.to_ascii_lowercase().as_str() {
+            "csv" => Columns::of(&self.file_schema).map(Form::Csv),
+            "parquet" => Ok(Form::Parquet),
+            _ => Err(format!("its files are {}: set the report to CSV or Parquet", self.file_format)),
+        }
+    }
 }
 
 /// The files of the report at `uri`, which must be about the bucket of `prefix`: each as manifest and key, since a newer
@@ -73,8 +77,7 @@ pub(super) async fn files(
             "inventory {uri}: it is about the bucket {about:?}, the index about {prefix}"
         )));
     }
-    Columns::of(&manifest.file_schema)
-        .map_err(|cause| StoreError::Invalid(format!("inventory {uri}: {cause}")))?;
+    manifest.form().map_err(|cause| StoreError::Invalid(format!("inventory {uri}: {cause}")))?;
     Ok(manifest.files.into_iter().map(|file| format!("{uri}{BETWEEN}{}", file.key)).collect())
 }
 
@@ -86,12 +89,7 @@ async fn read_manifest(locations: &Locations, uri: &VideoUri) -> Result<Manifest
         return Err(invalid("its manifest is too large".to_owned()));
     }
     let bytes = got.bytes().await.map_err(StoreError::object(uri))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|cause| invalid(format!("no manifest.json: {cause}")))?;
-    match manifest.file_format.eq_ignore_ascii_case("csv") {
-        true => Ok(manifest),
-        false => Err(invalid(format!("its files are {}: set the report to CSV", manifest.file_format))),
-    }
+    serde_json::from_slice(&bytes).map_err(|cause| invalid(format!("no manifest.json: {cause}")))
 }
 
 /// `uri` itself where it is a manifest; in a folder of reports, the manifest of the newest.
@@ -135,49 +133,6 @@ fn is_dated(name: &str) -> bool {
     shape == "0000-00-00T00-00Z/"
 }
 
-impl Columns {
-    fn of(schema: &str) -> Result<Self, String> {
-        let names: Vec<String> = schema.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-        let at = |name: &str| names.iter().position(|column| column == name);
-        let needed =
-            |name: &str| at(name).ok_or_else(|| format!("its files have no column {name}: {schema:?}"));
-        Ok(Self {
-            key: needed("key")?,
-            size: needed("size")?,
-            modified: at("lastmodifieddate"),
-            etag: at("etag"),
-            storage_class: at("storageclass"),
-            is_latest: at("islatest"),
-            is_delete_marker: at("isdeletemarker"),
-        })
-    }
-
-    /// The object of a row; `None` for old versions, deleted objects and other folders.
-    fn read(&self, row: &StringRecord, folder: &str) -> Option<Seen> {
-        let text = |at: Option<usize>| at.and_then(|at| row.get(at)).filter(|text| !text.is_empty());
-        if text(self.is_latest) == Some("false") || text(self.is_delete_marker) == Some("true") {
-            return None;
-        }
-        // Keys are written as in the query of a URL.
-        let key = location::decoded(&row.get(self.key)?.replace('+', " "))?;
-        if !key.starts_with(folder) {
-            return None;
-        }
-        let bytes = text(Some(self.size)).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let modified =
-            text(self.modified).and_then(|text| text.parse::<chrono::DateTime<chrono::Utc>>().ok());
-        let modified_ms = modified.map_or(0, |time| time.timestamp_millis());
-        Some(Seen {
-            etag: Seen::etag_of(text(self.etag), modified_ms, bytes),
-            key,
-            bytes,
-            modified_ms,
-            storage_class: text(self.storage_class).map(str::to_owned),
-            restored: None,
-        })
-    }
-}
-
 /// The rows of one file that are not done yet.
 pub(super) fn pages<'a>(
     locations: &'a Locations,
@@ -188,25 +143,52 @@ pub(super) fn pages<'a>(
     let opened = async move {
         let (manifest, key) = source.split_once(BETWEEN).unwrap_or_default();
         let manifest = VideoUri::parse(manifest).map_err(location::LocationError::from)?;
-        let columns = read_manifest(locations, &manifest).await?.file_schema;
-        let columns = Columns::of(&columns).map_err(StoreError::Invalid)?;
+        let form = read_manifest(locations, &manifest).await?.form().map_err(StoreError::Invalid)?;
         let uri = location::object_in(&manifest, key)?;
         let file = fetch(locations, &uri).await?;
         let (sender, pages) = mpsc::channel(AHEAD);
-        tokio::task::spawn_blocking(move || {
-            let rows = Rows { columns, folder: &folder, skip: done, name: &uri.redacted() };
-            if let Err(error) = rows.send(file, &sender) {
-                let _ = sender.blocking_send(Err(error));
+        let name = uri.redacted();
+        let read = move || {
+            let gatherer = Gatherer::new(&folder, done, &sender);
+            let corrupt = |cause| StoreError::Corrupt { what: name, cause };
+            match form {
+                Form::Csv(columns) => csv_file::read(file, columns, gatherer).map_err(corrupt),
+                Form::Parquet => parquet_file::read(file, gatherer).map_err(corrupt),
             }
-        });
-        Ok(pages)
+        };
+        Ok(Reading { pages, reader: Some(tokio::task::spawn_blocking(read)), name: uri.redacted() })
     };
     stream::once(opened).flat_map(|opened| match opened {
-        Ok(pages) => {
-            stream::unfold(pages, |mut pages| async move { Some((pages.recv().await?, pages)) }).boxed()
+        Ok(reading) => {
+            stream::unfold(reading, |mut reading| async move { Some((reading.next().await?, reading)) })
+                .boxed()
         }
         Err(error) => stream::iter([Err(error)]).boxed(),
     })
+}
+
+/// A file that is being read on a thread of its own.
+struct Reading {
+    pages: mpsc::Receiver<SeenPage>,
+    reader: Option<JoinHandle<Result<(), StoreError>>>,
+    name: String,
+}
+
+impl Reading {
+    /// The next page; behind the last one, why the reader ended.
+    async fn next(&mut self) -> Option<Result<SeenPage, StoreError>> {
+        if let Some(page) = self.pages.recv().await {
+            return Some(Ok(page));
+        }
+        // A file that broke its reader must not pass for one that has ended.
+        match self.reader.take()?.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(error)),
+            Err(cause) => {
+                Some(Err(StoreError::Corrupt { what: self.name.clone(), cause: cause.to_string() }))
+            }
+        }
+    }
 }
 
 async fn fetch(locations: &Locations, uri: &VideoUri) -> Result<File, StoreError> {
@@ -227,68 +209,24 @@ async fn fetch(locations: &Locations, uri: &VideoUri) -> Result<File, StoreError
     Ok(file)
 }
 
-struct Rows<'a> {
-    columns: Columns,
-    folder: &'a str,
-    /// Rows that are done.
-    skip: u64,
-    name: &'a str,
-}
-
-impl Rows<'_> {
-    fn send(&self, file: File, to: &mpsc::Sender<Result<SeenPage, StoreError>>) -> Result<(), StoreError> {
-        let failed =
-            |cause: csv::Error| StoreError::Corrupt { what: self.name.to_owned(), cause: cause.to_string() };
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .from_reader(MultiGzDecoder::new(BufReader::new(file)));
-        let mut page = SeenPage::default();
-        let mut row = StringRecord::new();
-        let mut number = 0_u64;
-        while reader.read_record(&mut row).map_err(failed)? {
-            number += 1;
-            if number <= self.skip {
-                continue;
-            }
-            page.objects.extend(self.columns.read(&row, self.folder));
-            if page.objects.len() == PAGE {
-                page.position = number.to_string();
-                if to.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
-                    return Ok(());
-                }
-            }
-        }
-        page.position = number.to_string();
-        page.done = true;
-        let _ = to.blocking_send(Ok(page));
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_read_by_the_schema() {
-        let schema =
-            "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass";
-        let columns = Columns::of(schema).unwrap();
-        let read = |fields: [&str; 9]| columns.read(&StringRecord::from(fields.to_vec()), "in/");
-        let row =
-            ["b", "in/a+b%2B%25.mp4", "v", "true", "false", "7", "2026-03-01T00:00:00.000Z", "e1", "GLACIER"];
-        let seen = read(row).unwrap();
-        assert_eq!((seen.key.as_str(), seen.bytes, seen.etag.as_str()), ("in/a b+%.mp4", 7, "e1"));
-        assert_eq!((seen.modified_ms, seen.storage_class.as_deref()), (1_772_323_200_000, Some("GLACIER")));
-        let with = |at: usize, text: &'static str| {
-            let mut row = row;
-            row[at] = text;
-            read(row)
+    fn the_form_of_the_files_is_told_by_the_manifest() {
+        let form = |file_format: &str, file_schema: &str| {
+            let (file_format, file_schema) = (file_format.to_owned(), file_schema.to_owned());
+            Manifest { source_bucket: "b".to_owned(), file_format, file_schema, files: Vec::new() }.form()
         };
-        assert!(with(3, "false").is_none(), "an old version");
-        assert!(with(4, "true").is_none(), "a deleted object");
-        assert!(with(1, "other/a.mp4").is_none());
-        assert!(Columns::of("Bucket, Size").is_err());
+        assert!(matches!(form("CSV", "Bucket, Key, Size"), Ok(Form::Csv(_))));
+        assert!(matches!(form("Parquet", "message s3.inventory {}"), Ok(Form::Parquet)));
+        assert!(form("CSV", "Bucket, Size").unwrap_err().contains("no column key"));
+        assert!(form("ORC", "struct<>").unwrap_err().contains("set the report to CSV or Parquet"));
+    }
+
+    #[test]
+    fn reports_lie_in_dated_folders() {
         assert!(is_dated("2026-03-01T01-00Z/") && !is_dated("hive/") && !is_dated("data/"));
     }
 }
