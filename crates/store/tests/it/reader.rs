@@ -238,6 +238,29 @@ async fn nothing_else_can_be_reached() {
     assert_eq!(ledger.counts(None).await.unwrap().total(), 4, "nothing has changed");
 }
 
+/// Whose a row is stands in the row.
+#[tokio::test]
+async fn who_reads_many_rows_does_not_look_up_the_job_of_each() {
+    let (_ledger, url) = answered().await;
+    let mut owner = PgConnection::connect(&url).await.unwrap();
+    for table in ["ledger_rounds", "ledger_answers"] {
+        let text = format!(
+            "select distinct r.tenant, j.tenant from {table} r join ledger_jobs j on j.id = r.job_id"
+        );
+        let tenants: Vec<(String, String)> =
+            sqlx::query_as(AssertSqlSafe(text)).fetch_all(&mut owner).await.unwrap();
+        assert!(!tenants.is_empty() && tenants.iter().all(|(row, job)| row == job), "{table}: {tenants:?}");
+        assert!(tenants.iter().any(|(row, _)| row != DEFAULT_TENANT), "{table}: {tenants:?}");
+    }
+    let mut reader = PgConnection::connect(&url.replace("postgres@", "spectemp_reader@")).await.unwrap();
+    for view in ["answers", "evidence", "rounds"] {
+        let explain = AssertSqlSafe(format!("explain select count(*) from {view}"));
+        let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(&mut reader).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains("tenant = ") && !plan.contains("SubPlan"), "{view}: {plan}");
+    }
+}
+
 /// The role's own fences, without the program's look at the text: a login in `psql`.
 #[tokio::test]
 async fn a_login_of_the_role_has_one_tenant_and_cannot_change_it() {
