@@ -35,12 +35,12 @@ pub(crate) struct DraftModel {
     meter: KvMeter,
     /// Embeddings of images that were encoded, the latest of them.
     seen: Mutex<HashMap<ImageHash, Tensor>>,
+    /// Most bytes of them that are kept for the next prompt.
+    seen_bytes: usize,
 }
 
 /// Images that are encoded in one call.
 const GROUP: usize = 8;
-/// Images whose embeddings are kept.
-const MOST_SEEN: usize = 512;
 /// Tokens of the prompt that run in one call.
 const CHUNK: usize = 1024;
 
@@ -117,6 +117,7 @@ impl DraftModel {
             meter: thread.meter.clone(),
             revision: (revision, options.dtype),
             seen: Mutex::default(),
+            seen_bytes: options.vision_cache_bytes,
         })
     }
 
@@ -164,7 +165,8 @@ impl DraftModel {
     /// Embeddings of a prompt's visual tokens, `[tokens, hidden]`.
     fn visual(&self, prompt: &Prompt) -> Result<Tensor, ModelError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() > MOST_SEEN {
+        let bytes = |embedding: &Tensor| embedding.elem_count() * embedding.dtype().size_in_bytes();
+        if seen.values().map(bytes).sum::<usize>() > self.seen_bytes {
             seen.clear();
         }
         let missing: Vec<&PromptImage> =
