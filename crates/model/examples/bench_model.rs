@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ))?,
         cache: PathBuf::from(cache),
         python: (python != "-").then(|| PathBuf::from(python)),
+        llama: None,
     };
     let report = run(&options, &mut |line| eprintln!("{line}"))?;
     serde_json::to_writer_pretty(std::io::stdout(), &report)?;

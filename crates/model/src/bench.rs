@@ -25,7 +25,8 @@ pub use self::gpu::{
 pub use self::loops::{LoopComparison, LoopOptions, LoopReport, LoopRow, run_loops};
 use self::ours::Ours;
 use self::peer::Peer;
-pub use self::report::{BenchReport, BenchRow, Comparison, Times};
+use self::report::Runs;
+pub use self::report::{BenchReport, BenchRow, Comparison, Other, Times};
 pub use self::sizes::{Shape, Size};
 pub use self::speculate::{SpeculateOptions, SpeculateReport, SpeculateRow, run_speculation};
 use crate::{DTypeChoice, ModelError};
@@ -49,6 +50,8 @@ pub struct BenchOptions {
     pub cache: PathBuf,
     /// A Python with torch and transformers; without it only ours is measured.
     pub python: Option<PathBuf>,
+    /// A Python with xllamacpp and gguf: llama.cpp prefills and decodes with weights of our type.
+    pub llama: Option<PathBuf>,
 }
 
 /// What is timed.
@@ -110,6 +113,11 @@ impl Work {
         }
     }
 
+    /// Whether it is the language model's alone, without what serves it.
+    fn is_text(&self) -> bool {
+        matches!(self, Self::Prefill { .. } | Self::Decode { .. })
+    }
+
     /// Whether tokens come out that can be compared.
     fn generates(&self) -> bool {
         matches!(self, Self::Decode { .. } | Self::Questions { .. })
@@ -131,6 +139,7 @@ pub fn run(options: &BenchOptions, progress: &mut dyn FnMut(&str)) -> Result<Ben
         dtype: options.dtype.to_string(),
         instructions: crate::kernels::instructions().to_owned(),
         peer: None,
+        llama: None,
         models: Vec::new(),
         rows: Vec::new(),
     };
@@ -147,8 +156,23 @@ pub fn run(options: &BenchOptions, progress: &mut dyn FnMut(&str)) -> Result<Ben
         if let Some(peer) = &peer {
             report.peer = Some(peer.versions.clone());
         }
+        let mut llama = match &options.llama {
+            Some(python) => {
+                let with = (report.threads, "cpu", &*options.dtype.to_string());
+                Some(Peer::start_on(python, peer::LLAMA, &[&folder], with)?)
+            }
+            None => None,
+        };
+        if let Some(llama) = &llama {
+            report.llama = Some(llama.versions.clone());
+        }
         for work in Work::all(&options.concurrency) {
-            let row = row((size, work), options.repeat, (&mut ours, peer.as_mut()))?;
+            let mut sides = Sides {
+                ours: &mut ours,
+                peer: peer.as_mut(),
+                llama: llama.as_mut().filter(|_| work.is_text()),
+            };
+            let row = sides.row((size, work), options.repeat)?;
             progress(&row.summary());
             report.rows.push(row);
         }
@@ -156,24 +180,27 @@ pub fn run(options: &BenchOptions, progress: &mut dyn FnMut(&str)) -> Result<Ben
     Ok(report)
 }
 
-/// Runs one work in turns, ours and the peer's; the first round warms up.
-fn row(
-    (size, work): (Size, Work),
-    repeat: u32,
-    (ours, mut peer): (&mut Ours, Option<&mut Peer>),
-) -> Result<BenchRow, ModelError> {
-    let (mut our_runs, mut peer_runs) = (Vec::new(), Vec::new());
-    for round in 0..=repeat {
-        let our_run = ours.run(&work)?;
-        if let Some(peer) = &mut peer {
-            let peer_run = peer.run(&work, &our_run)?;
+/// Who does a work.
+struct Sides<'a> {
+    ours: &'a mut Ours,
+    peer: Option<&'a mut Peer>,
+    llama: Option<&'a mut Peer>,
+}
+
+impl Sides<'_> {
+    /// Runs one work in turns, ours and the peers'; the first round warms up.
+    fn row(&mut self, (size, work): (Size, Work), repeat: u32) -> Result<BenchRow, ModelError> {
+        let mut runs = Runs::default();
+        for round in 0..=repeat {
+            let ours = self.ours.run(&work)?;
+            let peer = self.peer.as_mut().map(|peer| peer.run(&work, &ours)).transpose()?;
+            let llama = self.llama.as_mut().map(|llama| llama.run(&work, &ours)).transpose()?;
             if round > 0 {
-                peer_runs.push(peer_run);
+                runs.ours.push(ours);
+                runs.peer.extend(peer);
+                runs.llama.extend(llama);
             }
         }
-        if round > 0 {
-            our_runs.push(our_run);
-        }
+        Ok(BenchRow::new(size, work, &runs))
     }
-    Ok(BenchRow::new(size, work, &our_runs, &peer_runs))
 }

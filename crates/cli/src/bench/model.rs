@@ -40,6 +40,9 @@ pub(crate) struct ModelBench {
     /// Python with torch and transformers (bench/peers/requirements.txt); without it only spectemp is measured.
     #[arg(long, env = "SPECTEMP_PEERS_PYTHON", value_name = "FILE")]
     python: Option<PathBuf>,
+    /// Python with xllamacpp and gguf: llama.cpp prefills and decodes in the same run, with weights of our type (f32, q8_0).
+    #[arg(long, env = "SPECTEMP_LLAMA_PYTHON", value_name = "FILE")]
+    llama_python: Option<PathBuf>,
     /// Write the figures as JSON [default: bench/results/model.json where that folder is].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -59,11 +62,15 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
         tokenizer: models::target().require("tokenizer.json")?,
         cache: arguments.cache.clone().map_or_else(super::default_cache, Ok)?,
         python: arguments.python.clone(),
+        llama: arguments.llama_python.clone(),
     };
     let figures = bench::run(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
     super::write(arguments.out.as_deref(), "model.json", &Report::new(arguments, &figures))
 }
+
+/// The column with the times of llama.cpp.
+const LLAMA_COLUMN: usize = 15;
 
 fn table(rows: &[BenchRow]) -> String {
     let mut table = Table::new();
@@ -83,6 +90,8 @@ fn table(rows: &[BenchRow]) -> String {
         "cpu",
         "reach",
         "difference",
+        "llama.cpp ms",
+        "llama.cpp/ours",
     ]);
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -113,6 +122,10 @@ fn cells(row: &BenchRow) -> Vec<String> {
         cells.extend(times(&peer.times));
         cells.extend([peer.ratio_best, peer.ratio_median, peer.ratio_cpu].map(|ratio| format!("{ratio:.2}")));
         cells.extend([format!("{:.1}", peer.reach), format!("{:.0e}", peer.difference)]);
+    }
+    if let Some(llama) = &row.llama {
+        cells.resize(LLAMA_COLUMN, String::new());
+        cells.extend([format!("{:.1}", llama.times.best_ms), format!("{:.2}", llama.ratio_best)]);
     }
     cells
 }

@@ -188,11 +188,17 @@ fn widened(options: &FormsOptions) -> Result<ModelFiles, ModelError> {
     const FILE: &str = "tokenizer.json";
     let mut json: Value =
         serde_json::from_slice(&options.tokenizer).map_err(|error| ModelError::broken(FILE, error))?;
-    let added: Vec<u64> = json["added_tokens"].as_array().into_iter().flatten().filter_map(id_of).collect();
+    let added = json["added_tokens"].as_array().cloned().unwrap_or_default();
     let Some(words) = json["model"]["vocab"].as_object_mut() else {
         return Err(ModelError::broken(FILE, "it has no model.vocab"));
     };
-    let taken: HashSet<u64> = words.values().filter_map(Value::as_u64).chain(added).collect();
+    // Words stand behind them: a vocabulary has no holes.
+    for token in &added {
+        if let Some(content) = token["content"].as_str() {
+            words.entry(content).or_insert_with(|| token["id"].clone());
+        }
+    }
+    let taken: HashSet<u64> = words.values().filter_map(Value::as_u64).collect();
     let mut made_up = (0..).map(made_up_word);
     for id in (0..WORDS).filter(|&id| !taken.contains(&(id as u64))) {
         let Some(word) = made_up.find(|word| !words.contains_key(word)) else { break };
@@ -202,10 +208,6 @@ fn widened(options: &FormsOptions) -> Result<ModelFiles, ModelError> {
     std::fs::create_dir_all(&folder).map_err(|source| sizes::read_error(&folder, source))?;
     sizes::write(&folder, FILE, json.to_string().as_bytes())?;
     Ok(ModelFiles::folder(&folder))
-}
-
-fn id_of(token: &Value) -> Option<u64> {
-    token["id"].as_u64()
 }
 
 /// Syllables, half of the words behind a blank, in the spelling of byte-level tokenizers.

@@ -13,6 +13,8 @@ use crate::ModelError;
 
 /// The peer of the whole loop.
 pub(super) const LOOP: &str = include_str!("../../../../bench/peers/loop_hf.py");
+/// The second peer of prefill and decode.
+pub(super) const LLAMA: &str = include_str!("../../../../bench/peers/llama_cpp.py");
 /// The peer of the single works.
 pub(super) const MODEL: &str = include_str!("../../../../bench/peers/model_hf.py");
 

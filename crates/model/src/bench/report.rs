@@ -44,13 +44,30 @@ pub struct BenchRow {
     pub ours: Times,
     /// The peer's, where there is one.
     pub peer: Option<Comparison>,
+    /// Those of llama.cpp, where it does this work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub llama: Option<Other>,
+}
+
+/// Times of a peer whose results are not compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Other {
+    /// Its times.
+    pub times: Times,
+    /// Its best time over ours: 2 is twice as fast as the peer.
+    pub ratio_best: f64,
+    /// The same of the medians.
+    pub ratio_median: f64,
 }
 
 impl BenchRow {
     /// The figures in a line.
     pub(super) fn summary(&self) -> String {
-        let Self { size, work, ours, peer } = self;
-        let ours = format!("{size}: {work:?}: {:.2} ms (median {:.2})", ours.best_ms, ours.median_ms);
+        let Self { size, work, ours, peer, llama } = self;
+        let llama = llama.as_ref().map_or_else(String::new, |llama| {
+            format!(", llama.cpp {:.2} ms, ratio {:.2}", llama.times.best_ms, llama.ratio_best)
+        });
+        let ours = format!("{size}: {work:?}: {:.2} ms (median {:.2}){llama}", ours.best_ms, ours.median_ms);
         match peer {
             None => ours,
             Some(Comparison { times, ratio_best, ratio_median, ratio_cpu, .. }) => format!(
@@ -92,6 +109,8 @@ pub struct BenchReport {
     pub instructions: String,
     /// The peer's versions, where there is one.
     pub peer: Option<String>,
+    /// The same of llama.cpp.
+    pub llama: Option<String>,
     /// The models' shapes.
     pub models: Vec<Shape>,
     /// The figures.
@@ -114,12 +133,19 @@ pub(super) struct Run {
     pub(super) prompts: Vec<Vec<u32>>,
 }
 
+/// The timed runs of all sides.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    pub(super) ours: Vec<Run>,
+    pub(super) peer: Vec<Run>,
+    pub(super) llama: Vec<Run>,
+}
+
 impl BenchRow {
-    /// Of the timed runs of both sides.
-    pub(super) fn new(size: Size, work: Work, ours: &[Run], peer: &[Run]) -> Self {
-        let own = Times::new(ours, work.units());
-        let peer = ours.last().zip(peer.last()).map(|(our_run, peer_run)| {
-            let times = Times::new(peer, work.units());
+    pub(super) fn new(size: Size, work: Work, runs: &Runs) -> Self {
+        let own = Times::new(&runs.ours, work.units());
+        let peer = runs.ours.last().zip(runs.peer.last()).map(|(our_run, peer_run)| {
+            let times = Times::new(&runs.peer, work.units());
             Comparison {
                 ratio_best: times.best_ms / own.best_ms,
                 ratio_median: times.median_ms / own.median_ms,
@@ -130,7 +156,15 @@ impl BenchRow {
                 times,
             }
         });
-        Self { size, work, ours: own, peer }
+        let llama = (!runs.llama.is_empty()).then(|| {
+            let times = Times::new(&runs.llama, work.units());
+            Other {
+                ratio_best: times.best_ms / own.best_ms,
+                ratio_median: times.median_ms / own.median_ms,
+                times,
+            }
+        });
+        Self { size, work, ours: own, peer, llama }
     }
 }
 
