@@ -45,9 +45,10 @@ impl ChoicesAs {
 }
 
 fn text(answer: &str, choices: &[String]) -> Option<usize> {
-    let wanted = plain(answer);
+    let wanted = Question::plain(answer);
     // As written by the user, or as the prompt shows it.
-    let names = |choice: &String| plain(choice) == wanted || plain(&outside(choice)) == wanted;
+    let names =
+        |choice: &String| Question::plain(choice) == wanted || Question::plain(&outside(choice)) == wanted;
     choices.iter().position(names)
 }
 
@@ -63,21 +64,14 @@ fn letter(answer: &str, choices: &[String]) -> Option<usize> {
     let index = usize::from(letter as u8 - b'A');
     let rest = rest.as_str();
     let ends = rest.is_empty() || rest.starts_with([')', ']', '.', ':', '"', '\'', '*', '`']);
-    let repeats = || choices.get(index).is_some_and(|choice| plain(choice) == plain(rest));
+    let repeats =
+        || choices.get(index).is_some_and(|choice| Question::plain(choice) == Question::plain(rest));
     (index < choices.len() && (ends || (rest.starts_with(char::is_whitespace) && repeats()))).then_some(index)
 }
 
 fn strip_prefix_any_case<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     let head = text.get(..prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
-}
-
-/// Lower case, single spaces, no quotes or final full stop.
-fn plain(text: &str) -> String {
-    let words: Vec<_> = text.split_whitespace().collect();
-    let joined = words.join(" ").to_lowercase();
-    let bare = joined.trim_matches(['"', '\'', '*', '`']).trim_end_matches('.').trim();
-    if bare.is_empty() { joined } else { bare.to_owned() }
 }
 
 /// Softmax of the candidates' log-probabilities. Those that are no numbers count as impossible; where all are, or none

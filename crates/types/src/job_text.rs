@@ -21,7 +21,7 @@ pub struct JobText {
     pub video: String,
     /// What is asked, at most 8 KiB.
     pub question: String,
-    /// 2 to 26 different option texts; without them the answer is free text.
+    /// 2 to 26 option texts, different in more than case; without them the answer is free text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,
     /// `paper16`, `paper64` or `demo`.
