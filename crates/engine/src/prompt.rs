@@ -20,13 +20,22 @@
 //! (`<|…|>`) are broken up by a space, and the characters that stand for an image are replaced.
 
 use minijinja::{Environment, State, UndefinedBehavior, Value, context};
-use spectemp_types::{FrameRef, JobSpec, Question, TimeSpan};
+use spectemp_types::{FrameRef, JobSpec, Question, TimeSpan, TurnRole};
 
-use crate::{ChoicesAs, LabelKind, Part, RgbImage, SessionError};
+use crate::{ChoicesAs, LabelKind, ModelCard, Part, RgbImage, SessionError};
 
 /// The built-in prompts for stock checkpoints.
 const TARGET: &str = include_str!("../prompts/target.jinja");
 const DRAFT: &str = include_str!("../prompts/draft.jinja");
+
+/// A short hash of the prompts that a model is asked with in this role: its folder's own, or the built-in ones.
+pub fn prompt_revision(card: &ModelCard, role: TurnRole) -> String {
+    let source = match role {
+        TurnRole::Target => card.templates.target.as_deref().unwrap_or(TARGET),
+        TurnRole::Draft => card.templates.draft.as_deref().unwrap_or(DRAFT),
+    };
+    blake3::hash(source.as_bytes()).to_hex()[..16].to_owned()
+}
 
 /// An image stands in rendered text as its number between these two private characters.
 const IMAGE_START: char = '\u{F8F0}';

@@ -45,6 +45,8 @@ pub struct Session {
     rounds: Vec<Round>,
     /// What the target has in its context, under `history = full`; made again from the rounds where it is missing.
     conversation: Option<Conversation>,
+    /// What the next round is to say in its warnings.
+    notes: Vec<String>,
 }
 
 /// What a finished session leaves.
@@ -76,7 +78,12 @@ impl Session {
     /// version.
     pub fn new(setup: Setup, earlier: Vec<Round>) -> Result<Self, SessionError> {
         check_rounds(&earlier)?;
-        Ok(Self { job: Job::new(setup)?, rounds: earlier, conversation: None })
+        Ok(Self { job: Job::new(setup)?, rounds: earlier, conversation: None, notes: Vec::new() })
+    }
+
+    /// Tells a reader of the trace something that the caller knows: the next round has it among its warnings.
+    pub fn note(&mut self, text: String) {
+        self.notes.push(text);
     }
 
     /// Makes the next round; `None` once there is an answer. Write the round down before asking for the next.
@@ -90,7 +97,8 @@ impl Session {
             return Ok(None);
         };
         // Taken, so that an error half-way leaves none rather than a wrong one.
-        let (round, conversation) = self.job.round(step, &self.rounds, self.conversation.take()).await?;
+        let (mut round, conversation) = self.job.round(step, &self.rounds, self.conversation.take()).await?;
+        round.warnings.append(&mut self.notes);
         tracing::debug!(
             round.no = round.no,
             round.frames = round.frames.len(),

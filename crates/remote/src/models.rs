@@ -15,7 +15,7 @@ pub(crate) struct Served {
     /// Its id.
     pub(crate) model: String,
     pub(crate) dialect: Dialect,
-    /// What the list says of it, for traces.
+    /// Its id and what the list says of it, for traces: what tells it from other models, on this server or another.
     pub(crate) revision: String,
     pub(crate) context_tokens: u32,
 }
@@ -51,11 +51,13 @@ fn choose(list: Option<&[ListedModel]>, address: &Address) -> Result<Served, Str
     if found.is_none() && dialect.knows_its_models() {
         return Err(format!("it does not serve this model: {}", offered(list)));
     }
+    // This one serves what it has loaded, whatever a request calls it.
+    let loaded = found.or(listed.first().filter(|_| dialect == Dialect::LlamaCpp));
     let told = found.and_then(|model| model.max_model_len.or_else(|| trained_context(model)));
     Ok(Served {
+        revision: format!("{model} {}", loaded.map_or_else(|| "not listed".to_owned(), revision)),
         model,
         dialect,
-        revision: found.map_or_else(|| "not listed".to_owned(), revision),
         context_tokens: address.settings.context_tokens.or(told).unwrap_or(CONTEXT_TOKENS),
     })
 }
@@ -114,17 +116,17 @@ mod tests {
         let expected = Served {
             model: "q".to_owned(),
             dialect: Dialect::Vllm,
-            revision: "owned_by=vllm root=/m/q max_model_len=4096".to_owned(),
+            revision: "q owned_by=vllm root=/m/q max_model_len=4096".to_owned(),
             context_tokens: 4096,
         };
         assert_eq!(served, expected);
         let served = chosen(LLAMA, "openai+http://h/v1#anything").unwrap();
         assert_eq!((served.model.as_str(), served.dialect), ("anything", Dialect::LlamaCpp));
-        assert_eq!(served.revision, "not listed");
+        assert_eq!(served.revision, "anything owned_by=llamacpp n_params=7 size=9");
         let served = chosen(LLAMA, "openai+http://h/v1").unwrap();
         assert_eq!(
             (served.context_tokens, served.revision.as_str()),
-            (2048, "owned_by=llamacpp n_params=7 size=9")
+            (2048, "q.gguf owned_by=llamacpp n_params=7 size=9")
         );
     }
 
@@ -133,7 +135,7 @@ mod tests {
         let served = chosen(VLLM, "plain+http://h/v1?context_tokens=99#q").unwrap();
         assert_eq!((served.dialect, served.context_tokens), (Dialect::Plain, 99));
         let unlisted = choose(None, &"openai+http://h/v1#m".parse().unwrap()).unwrap();
-        assert_eq!((unlisted.dialect, unlisted.revision.as_str()), (Dialect::Plain, "not listed"));
+        assert_eq!((unlisted.dialect, unlisted.revision.as_str()), (Dialect::Plain, "m not listed"));
         assert_eq!(unlisted.context_tokens, CONTEXT_TOKENS);
     }
 

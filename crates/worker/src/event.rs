@@ -23,7 +23,8 @@ pub enum Event {
         /// Rounds of an earlier run.
         rounds: u32,
     },
-    /// The rounds of an earlier run rest on another version of the video, or on other models: they were dropped.
+    /// The rounds of an earlier run rest on another version of the video, other models or other prompts: they were
+    /// dropped.
     Restarted {
         /// Which job.
         name: JobName,

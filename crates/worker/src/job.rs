@@ -16,6 +16,7 @@ use spectemp_types::{JobSpec, Round, Strategy, Trace, TraceVideo};
 use tracing::Instrument as _;
 
 use crate::{
+    basis::Basis,
     ending::write_end,
     error::{JobError, Patience, Remedy, backoff},
     event::{Event, JobName},
@@ -40,6 +41,8 @@ pub(crate) struct RunningJob {
     spec: JobSpec,
     /// What the ledger holds.
     rounds: Vec<Round>,
+    /// Why it began again, where it did.
+    restarted: Option<String>,
     /// Passing faults in a row.
     tries: u32,
 }
@@ -55,7 +58,8 @@ impl RunningJob {
     ) -> Self {
         let name = JobName { job: claimed.job.id, id: spec.id.as_str().into() };
         let tries = claimed.job.tries;
-        Self { shared, lease: claimed.lease, hold, kept, name, spec, rounds: claimed.rounds, tries }
+        let Claimed { lease, rounds, .. } = claimed;
+        Self { shared, lease, hold, kept, name, spec, rounds, restarted: None, tries }
     }
 
     /// Runs the job to its end and writes it down. An error is one that ends the whole run.
@@ -116,6 +120,9 @@ impl RunningJob {
         let round_no = Arc::new(AtomicU32::new(self.rounds.len() as u32));
         let tap = Arc::new(Tap::new(video.clone() as Arc<dyn FrameSource>));
         let mut session = Session::new(self.setup(tap.clone(), &round_no), self.rounds.clone())?;
+        if let Some(restarted) = self.restarted.as_ref().filter(|_| self.rounds.is_empty()) {
+            session.note(restarted.clone());
+        }
         loop {
             self.go_on()?;
             let span = tracing::info_span!("round", round.no = round_no.load(Ordering::Relaxed));
@@ -158,20 +165,19 @@ impl RunningJob {
         Ok(patiently(&self.shared, &self.hold, write).await?)
     }
 
-    /// Ties the rounds to the version of the video and to the models; rounds of others are dropped.
+    /// Ties the rounds to what they rest on; those that rest on something else are dropped.
     async fn rest_on(&mut self, seen: &TraceVideo) -> Result<(), JobError> {
-        let basis = serde_json::json!({
-            "etag": seen.etag,
-            "bytes": seen.bytes,
-            "target": self.shared.models.target.card().revision.revision,
-            "draft": self.draft().map(|draft| draft.card().revision.revision.clone()),
-        });
-        let other = self.shared.store.ledger().rest_on(&self.lease, &basis.to_string()).await?;
+        let target = self.shared.models.target.card();
+        let basis = Basis::new(seen, target, self.draft().map(|draft| draft.card()));
+        let text = basis.text().map_err(|cause| JobError::Permanent(cause.to_string()))?;
+        let other = self.shared.store.ledger().rest_on(&self.lease, &text).await?;
         if let Some(earlier) = other {
             let dropped = self.rounds.len() as u32;
             self.rounds.clear();
-            let cause = changed(&earlier, &basis);
+            let cause = basis.change_from(&earlier);
             tracing::warn!(job.id = %self.name.job, rounds.dropped = dropped, cause, "job starts again");
+            self.restarted =
+                Some(format!("the job began again without its {dropped} earlier rounds: {cause}"));
             self.tell(Event::Restarted { name: self.name.clone(), dropped, cause });
         }
         Ok(())
@@ -239,18 +245,6 @@ impl RunningJob {
 async fn overdue(hold: &Hold) {
     hold.lost().await;
     tokio::time::sleep(LET_GO).await;
-}
-
-/// What differs between two bases, for people.
-fn changed(earlier: &str, now: &serde_json::Value) -> String {
-    let earlier: serde_json::Value = serde_json::from_str(earlier).unwrap_or_default();
-    let differs = |key: &str| earlier.get(key) != now.get(key);
-    match (differs("etag") || differs("bytes"), differs("target") || differs("draft")) {
-        (true, true) => "the video and the models have changed",
-        (true, false) => "the video has changed",
-        (false, _) => "the models have changed",
-    }
-    .to_owned()
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {

@@ -1,6 +1,7 @@
 //! Jobs become leases become sessions of rounds become results: a batch on one machine ([`Runner`]), or any jobs of a
 //! cluster ([`Worker`]), with the housekeeping that a cluster needs ([`Chores`]).
 
+mod basis;
 mod chores;
 mod ending;
 mod error;

@@ -23,7 +23,7 @@ async fn the_card_says_what_the_server_is_and_can() {
     let vlm = open(&double, "openai", "multiple=32&min_pixels=1024").await;
     let card = vlm.card();
     assert_eq!(card.revision.name, format!("openai+{}?multiple=32&min_pixels=1024#qwen", double.base));
-    assert_eq!(card.revision.revision, "vllm owned_by=vllm root=/models/qwen max_model_len=32768");
+    assert_eq!(card.revision.revision, "vllm qwen owned_by=vllm root=/models/qwen max_model_len=32768");
     assert_eq!(card.pixels, PixelBudget { min_pixels: 1024, max_pixels: 12_845_056, multiple: 32 });
     assert_eq!(card.context_tokens, 32_768);
     assert_eq!(card.abilities, Abilities { constraint: true, probabilities: true, seeds: true });
@@ -45,7 +45,7 @@ async fn a_model_that_is_not_served_is_told_at_once_where_the_list_is_sure() {
     let unlisted = Manners { models: Err(404), ..Manners::default() };
     let double = Double::start(unlisted, vec![]).await;
     let vlm = open(&double, "openai", "").await;
-    assert_eq!(vlm.card().revision.revision, "plain not listed");
+    assert_eq!(vlm.card().revision.revision, "plain qwen not listed");
 }
 
 #[tokio::test]

@@ -175,6 +175,36 @@ async fn an_overtaken_writer_changes_nothing() {
 }
 
 #[tokio::test]
+async fn rounds_rest_on_one_thing() {
+    for (kind, ledger, _raw) in both().await {
+        let job = submit(&ledger, &[job("q1", "/v/a.mp4", 0)]).await[0];
+        let first = claim(&ledger, "w1", 1).await.remove(0).lease;
+        // Without rounds there is nothing to drop.
+        for basis in ["models 1", "models 2"] {
+            assert_eq!(ledger.rest_on(&first, basis).await.unwrap(), None, "{kind}");
+        }
+        ledger.checkpoint(&first, &round(0)).await.unwrap();
+        ledger.checkpoint(&first, &round(1)).await.unwrap();
+        ledger.release(first).await.unwrap();
+
+        let second = claim(&ledger, "w2", 1).await.remove(0).lease;
+        assert_eq!(ledger.rest_on(&second, "models 2").await.unwrap(), None, "{kind}");
+        assert_eq!(ledger.rounds(job).await.unwrap(), [round(0), round(1)], "{kind}: the same goes on");
+        ledger.release(second).await.unwrap();
+
+        let third = claim(&ledger, "w3", 1).await.remove(0).lease;
+        let earlier = ledger.rest_on(&third, "models 3").await.unwrap();
+        assert_eq!(earlier.as_deref(), Some("models 2"), "{kind}");
+        assert!(ledger.rounds(job).await.unwrap().is_empty(), "{kind}");
+        let gap = ledger.checkpoint(&third, &round(2)).await.unwrap_err();
+        assert!(matches!(gap, StoreError::Gap { committed: 0, .. }), "{kind}: {gap}");
+        ledger.checkpoint(&third, &round(0)).await.unwrap();
+        assert_eq!(ledger.rest_on(&third, "models 3").await.unwrap(), None, "{kind}");
+        assert_eq!(ledger.rounds(job).await.unwrap(), [round(0)], "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn a_heartbeat_keeps_a_lease() {
     for (_, ledger, _raw) in both().await {
         submit(&ledger, &[job("q1", "/v/a.mp4", 0)]).await;

@@ -174,8 +174,9 @@ async fn rounds_of_another_version_or_model_are_not_mixed() {
     let place = Place::new();
     let video = place.video("a.mp4", 90);
     let home = place.home().await;
-    let job = [spec("a", &video, &[])];
-    let script = [SEGMENT, OTHER_SEGMENT, SEGMENT, ANSWER];
+    let job = [spec("a", &video, &["max_rounds=7"])];
+    // Long enough that no brake comes too late.
+    let script = [SEGMENT, OTHER_SEGMENT, SEGMENT, OTHER_SEGMENT, SEGMENT, OTHER_SEGMENT, ANSWER];
     let brake = |event: &Event, stop: &Stop| {
         if matches!(event, Event::Round { .. }) {
             stop.soft.cancel();
@@ -202,14 +203,29 @@ async fn rounds_of_another_version_or_model_are_not_mixed() {
     assert_eq!((told.rounds("a")[0].no, told.ended), (0, Ended::Interrupted));
     let before = committed(&told);
 
+    let target = |card| Models { target: Arc::new(ScriptedVlm::lines(card, &script)), ..lines(&script) };
     let mut other = card("target");
     other.revision.revision = "other".to_owned();
-    let models = Models { target: Arc::new(ScriptedVlm::lines(other, &script)), ..lines(&script) };
-    let told = run(&home, models, &job).await;
-    assert_eq!(restarted(&told), Some((before, "the models have changed".to_owned())));
+    let told = run_with(&home, target(other.clone()), &job, brake).await;
+    let cause = "the target is another model (other, before it was scripted)".to_owned();
+    assert_eq!(restarted(&told), Some((before, cause)));
+    let before = committed(&told);
+
+    // The same weights elsewhere are the same, and its own prompts are others.
+    other.revision.name = "/elsewhere".to_owned();
+    let told = run_with(&home, target(other.clone()), &job, brake).await;
+    assert_eq!((restarted(&told), told.rounds("a")[0].no), (None, before));
+    let before = before + committed(&told);
+    other.templates.target = Some(include_str!("../../../engine/prompts/target.jinja").to_owned() + "\n");
+    let told = run(&home, target(other), &job).await;
+    let cause = "the prompts of the target have changed".to_owned();
+    assert_eq!(restarted(&told), Some((before, cause.clone())));
     let trace = told.trace("a");
     assert_eq!((trace.rounds.len(), committed(&told)), (script.len(), script.len() as u32));
     assert_eq!(trace.target.revision, "other");
+    let note = format!("the job began again without its {before} earlier rounds: {cause}");
+    assert_eq!(trace.rounds[0].warnings, [note]);
+    assert!(trace.rounds[1..].iter().all(|round| round.warnings.is_empty()), "{trace:?}");
 }
 
 /// A target that fails `failures` times with `error` before each answer.
