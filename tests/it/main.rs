@@ -13,6 +13,8 @@ mod demo;
 mod generations;
 mod imports;
 mod kill;
+mod ranges;
 mod remote;
 mod run;
+mod sharing;
 mod support;

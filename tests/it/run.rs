@@ -166,37 +166,6 @@ fn wrong_calls_end_with_2() {
 }
 
 #[test]
-fn the_second_question_about_a_video_costs_no_bytes_and_no_decoding() {
-    let place = Place::new();
-    let videos = place.videos(&[64], 3);
-    let file = place.write_jobs("jobs.jsonl", &jobs(&videos));
-    let target = model("target");
-    let args = [
-        "run",
-        &file,
-        "--results",
-        "out",
-        "--plan",
-        "demo",
-        "--set",
-        "strategy=uniform",
-        "--target",
-        &target,
-    ];
-    let done = place.run(&args);
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-    let rows = place
-        .sql("select id, bytes, decoded_frames, visual_tokens, vision_ms from answers order by answered_at");
-    assert_eq!(rows.len(), 3);
-    let free = |row: &&Value| row["bytes"] == 0 && row["decoded_frames"] == 0;
-    assert_eq!(rows.iter().filter(free).count(), 2, "{rows:?}");
-    // The embeddings are shared too: beside the first, no job spends time in the vision tower worth a frame.
-    let mut vision: Vec<f64> = rows.iter().map(|row| row["vision_ms"].as_f64().unwrap()).collect();
-    vision.sort_by(f64::total_cmp);
-    assert!(vision[1] < vision[2] * 0.2, "{vision:?}");
-}
-
-#[test]
 fn ctrl_c_finishes_the_round_and_the_same_command_goes_on() {
     stopped_gently("INT");
 }

@@ -82,6 +82,7 @@ impl Vlm for ScriptedVlm {
             text: parts().map(|part| if let Part::Text(text) = part { text.len() as u64 } else { 0 }).sum(),
             visual: parts().filter(|part| matches!(part, Part::Image(_))).count() as u64,
             reused: 0,
+            encoded: 0,
             generated: tokens.len() as u64 + 1,
         };
         if let Ok(mut requests) = self.requests.lock() {

@@ -269,6 +269,7 @@ impl Model {
             let key = VisionKey { model: self.id, weights: &self.weights, image: image.hash };
             memory.visions.put(&key, own);
         }
+        sequence.encoded += start;
         Ok(())
     }
 

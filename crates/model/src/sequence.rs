@@ -38,6 +38,8 @@ pub(crate) struct Sequence {
     pub(crate) cache: Cache,
     /// Tokens that the cache held when the work began.
     reused: usize,
+    /// Tokens of the images that went through the vision tower for it.
+    pub(crate) encoded: usize,
     /// Embeddings of the prompt's images, as far as they are there and needed.
     pub(crate) embeds: Vec<Option<Tensor>>,
     stage: Stage,
@@ -100,6 +102,7 @@ impl Sequence {
             reply: Some(reply),
             cache: Cache::default(),
             reused: 0,
+            encoded: 0,
             stage: Stage::Waiting,
             writer: Some(writer),
             speculator: None,
@@ -459,6 +462,7 @@ impl Sequence {
             text: (self.prompt.ids.len() - visual) as u64,
             visual: visual as u64,
             reused: self.reused as u64,
+            encoded: self.encoded as u64,
             generated: tokens.len() as u64 + u64::from(ended),
         };
         let generation = Generation { text, tokens, finish, counts, times: self.times, scores };

@@ -128,6 +128,7 @@ fn counts(usage: Option<&Usage>, visual: u64, listed: usize) -> TokenCounts {
         visual,
         reused: details.and_then(|details| details.cached_tokens).unwrap_or_default(),
         generated: usage.completion_tokens,
+        ..TokenCounts::default()
     }
 }
 
@@ -199,10 +200,11 @@ mod tests {
         });
         let choices = json!([{ "message": { "content": "x" }, "finish_reason": "stop" }]);
         let generation = read(json!({ "choices": choices, "usage": usage })).unwrap();
-        assert_eq!(generation.counts, TokenCounts { text: 22, visual: 8, reused: 20, generated: 4 });
+        let counts = TokenCounts { text: 22, visual: 8, reused: 20, encoded: 0, generated: 4 };
+        assert_eq!(generation.counts, counts);
         assert_eq!(generation.times.generate_ms, 5.0);
         let silent = said(json!({ "content": "x" }), "stop").unwrap();
-        assert_eq!(silent.counts, TokenCounts { text: 0, visual: 8, reused: 0, generated: 0 });
+        assert_eq!(silent.counts, TokenCounts { visual: 8, ..TokenCounts::default() });
         assert!(silent.tokens.is_empty() && silent.scores.is_none());
     }
 

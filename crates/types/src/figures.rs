@@ -14,6 +14,10 @@ pub struct TokenCounts {
     pub visual: u64,
     /// Tokens of the prompt (text or visual) whose KV was there already.
     pub reused: u64,
+    /// Visual tokens that went through the vision tower; the embeddings of the others were there already, or were not
+    /// needed. 0 where the backend does not tell.
+    #[serde(default)]
+    pub encoded: u64,
     /// Tokens generated, the end token included.
     pub generated: u64,
 }
@@ -23,6 +27,7 @@ impl AddAssign for TokenCounts {
         self.text += other.text;
         self.visual += other.visual;
         self.reused += other.reused;
+        self.encoded += other.encoded;
         self.generated += other.generated;
     }
 }

@@ -48,6 +48,7 @@ fn count_round(round: &Round) {
         ("text", tokens.text),
         ("visual", tokens.visual),
         ("reused", tokens.reused),
+        ("encoded", tokens.encoded),
         ("generated", tokens.generated),
     ];
     for (kind, tokens) in kinds {

@@ -43,6 +43,7 @@ impl Vlm for Metered {
             job.id = %self.name.job, job.user_id = &*self.name.id, round.no = round, model.role = self.role,
             tokens.generated = generation.counts.generated, tokens.text = generation.counts.text,
             tokens.visual = generation.counts.visual, tokens.reused = generation.counts.reused,
+            tokens.encoded = generation.counts.encoded,
             "generation ended"
         );
         Ok(generation)

@@ -44,7 +44,7 @@ fn frame(pts_s: f64) -> FrameRef {
 /// Round 0 names a segment, later ones look at it.
 pub(crate) fn round(no: u32) -> Round {
     let next = TimeSpan { start_s: 10.0, end_s: 20.0 };
-    let tokens = TokenCounts { text: 50, visual: 64, reused: 10, generated: 7 };
+    let tokens = TokenCounts { text: 50, visual: 64, reused: 10, encoded: 60, generated: 7 };
     let times = StageTimes {
         fetch_ms: 1.5,
         decode_ms: 2.0,

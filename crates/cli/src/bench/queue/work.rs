@@ -112,7 +112,7 @@ fn round() -> Round {
         prefill_ms: 700.0,
         generate_ms: 2000.0,
     };
-    let tokens = TokenCounts { text: 400, visual: 4096, reused: 0, generated: 200 };
+    let tokens = TokenCounts { text: 400, visual: 4096, reused: 0, encoded: 4096, generated: 200 };
     let turn = Turn {
         role: TurnRole::Target,
         kind: TurnKind::Regular,
