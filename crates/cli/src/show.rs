@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use spectemp_pages::{Thumbnail, trace_html, trace_text};
+use spectemp_pages::{Thumbnail, stages_text, trace_html, trace_text};
 use spectemp_store::{Home, HomeReader, Job, ObjectKey};
 use spectemp_types::{JobId, Trace, Verdict};
 
@@ -19,7 +19,7 @@ pub(crate) struct ShowArgs {
     /// The batch of the job, where several hold a job of that id.
     #[arg(long)]
     batch: Option<String>,
-    /// Write a self-contained page with the time line, segments and frames instead.
+    /// Write a self-contained page with segments, frames and the time line of the stages instead.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// The whole trace as JSON.
@@ -78,7 +78,8 @@ async fn unfinished(home: &HomeReader, job: &Job) -> anyhow::Result<String> {
     if let Some(error) = &job.error {
         lines.push(format!("error: {error}"));
     }
-    for round in home.ledger().rounds(job.id).await? {
+    let rounds = home.ledger().rounds(job.id).await?;
+    for round in &rounds {
         let came_to = match &round.verdict {
             Verdict::Answer { text, .. } => format!("answered {text:?}"),
             Verdict::Segment { span } => format!("asked for {:.1} to {:.1} s", span.start_s, span.end_s),
@@ -86,10 +87,13 @@ async fn unfinished(home: &HomeReader, job: &Job) -> anyhow::Result<String> {
         };
         lines.push(format!("round {}: {} frames, {came_to}", round.no, round.frames.len()));
     }
+    lines.extend(Some(stages_text(&rounds, width())).filter(|text| !text.is_empty()));
     Ok(lines.join("\n"))
 }
 
+/// What the user asked for, else the terminal's width, else what a file reads well at.
 fn width() -> usize {
-    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    columns.unwrap_or(100)
+    let wanted = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    wanted.or_else(terminal).unwrap_or(100)
 }

@@ -7,6 +7,9 @@ mod base64;
 mod html;
 mod marks;
 mod report;
+mod stage_text;
+mod stage_view;
+mod stages;
 mod terminal;
 mod text;
 mod timeline;
@@ -14,5 +17,5 @@ mod trace;
 
 pub use html::PageError;
 pub use report::{DemoAnswer, DemoCell, DemoReport, demo_report_html};
-pub use terminal::trace_text;
+pub use terminal::{stages_text, trace_text};
 pub use trace::{Thumbnail, trace_html};

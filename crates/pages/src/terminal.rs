@@ -5,6 +5,7 @@ use std::fmt::Write;
 use spectemp_types::{FrameRef, Question, Round, TimeSpan, Trace, Turn, TurnFinish};
 
 use crate::{
+    stage_text::chart_text,
     text::{bytes, clock, duration, fallback, harmless, seconds},
     trace::{chosen_by, kind, role, span_text, verdict},
 };
@@ -16,7 +17,18 @@ pub fn trace_text(trace: &Trace, width: usize) -> String {
     for round in &trace.rounds {
         page.round(round, trace.video.duration_s);
     }
+    if trace.rounds.iter().any(|round| !round.timeline.is_empty()) {
+        page.text.push('\n');
+        page.stages(&trace.rounds);
+    }
     page.foot(trace);
+    page.text
+}
+
+/// The stage time line of `rounds` in lines of about `width` characters (at least 40); empty where they tell none.
+pub fn stages_text(rounds: &[Round], width: usize) -> String {
+    let mut page = Page { text: String::new(), width: width.max(40) };
+    page.stages(rounds);
     page.text
 }
 
@@ -129,6 +141,15 @@ impl Page {
         let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
         self.line(0, &format!("  {}{notes}", role(turn.role)));
         self.line(4, &harmless(&turn.text));
+    }
+
+    fn stages(&mut self, rounds: &[Round]) {
+        let Some((lines, legend)) = chart_text(rounds, self.width) else { return };
+        for line in lines {
+            self.text.push_str(&line);
+            self.text.push('\n');
+        }
+        self.line(12, &legend);
     }
 
     fn foot(&mut self, trace: &Trace) {

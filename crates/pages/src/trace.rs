@@ -10,6 +10,7 @@ use crate::{
     base64,
     html::{PageError, render},
     marks::{Piece, pieces},
+    stage_view::StageView,
     text::{bytes, clock, count, duration, fallback, seconds},
     timeline::{Strip, Tick, ticks},
 };
@@ -42,6 +43,7 @@ struct Page<'a> {
     totals: Vec<[String; 2]>,
     ticks: Vec<Tick>,
     rounds: Vec<RoundView>,
+    stages: Option<StageView>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +122,7 @@ impl<'a> Page<'a> {
             totals: totals(trace),
             ticks: ticks(video),
             rounds: trace.rounds.iter().map(|round| RoundView::new(round, video, thumbnails)).collect(),
+            stages: StageView::of(&trace.rounds),
         }
     }
 }
@@ -342,6 +345,7 @@ fn figures(round: &Round) -> Vec<[String; 2]> {
         row("decoded frames", count(io.decoded_frames)),
         row("tokens in", count(tokens.visual + tokens.text)),
         row("of these reused", count(tokens.reused)),
+        row("visual tokens encoded", count(tokens.encoded)),
         row("tokens out", count(tokens.generated)),
     ];
     if io.full_scan {
