@@ -5,6 +5,7 @@ mod create;
 mod manifest;
 mod read;
 
+pub(crate) use manifest::read_all as read_manifests;
 use spectemp_store::{Batch, JobFilter};
 use utoipa_axum::{router::OpenApiRouter, routes};
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spectemp_store::{BadLine, Batch, NewJob, Submission};
+use spectemp_store::{BadLine, BatchManifest, NewJob, Sealing, Submission};
 use spectemp_types::{JobText, Line, LineSplitter, MAX_LINE_BYTES, Plan, PlanDefaults, VideoUri};
 
 use crate::{
@@ -25,7 +26,11 @@ const NAMED: usize = 100;
 /// The longest error of a line that is kept.
 const ERROR_BYTES: usize = 1000;
 
-/// What lines have that do not say otherwise.
+/// The number of what is wrong with a manifest as a whole.
+const NO_LINE: u64 = 0;
+
+/// What lines have that do not say otherwise. The ledger keeps it with a manifest, so a new field needs a default.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Defaults {
     plan: String,
     set: Vec<String>,
@@ -57,7 +62,8 @@ impl Defaults {
 /// Takes the bytes of a batch.
 pub(crate) struct Taker {
     state: AppState,
-    batch: Batch,
+    tenant: String,
+    batch: String,
     defaults: Defaults,
     splitter: LineSplitter,
     /// Lines of the piece under way.
@@ -73,11 +79,11 @@ pub(crate) struct Taker {
 
 impl Taker {
     /// For an open batch.
-    pub(crate) fn new(state: AppState, batch: Batch, defaults: Defaults) -> Self {
-        let intake = Intake { batch: batch.name.clone(), ..Intake::default() };
+    pub(crate) fn new(state: AppState, tenant: &str, batch: &str, defaults: Defaults) -> Self {
         Self {
             state,
-            batch,
+            tenant: tenant.to_owned(),
+            batch: batch.to_owned(),
             defaults,
             splitter: LineSplitter::default(),
             ready: Vec::new(),
@@ -86,13 +92,8 @@ impl Taker {
             bytes: 0,
             bad: Vec::new(),
             kept: 0,
-            intake,
+            intake: Intake { batch: batch.to_owned(), ..Intake::default() },
         }
-    }
-
-    /// The batch's name.
-    pub(crate) fn batch(&self) -> &str {
-        &self.batch.name
     }
 
     /// New jobs so far.
@@ -162,7 +163,7 @@ impl Taker {
 
     /// Keeps why the batch ends before its last line.
     pub(crate) fn note(&mut self, error: String) {
-        self.bad_line(self.intake.lines + 1, error);
+        self.bad_line(NO_LINE, error);
     }
 
     /// Submits what has gathered; conflicts join the bad lines, which are kept last.
@@ -171,7 +172,7 @@ impl Taker {
         let (jobs, numbers) = (std::mem::take(&mut self.jobs), std::mem::take(&mut self.numbers));
         if !jobs.is_empty() {
             let ledger = self.state.store.ledger();
-            let submissions = ledger.submit_jobs(&self.batch.tenant, &self.batch.name, &jobs).await?;
+            let submissions = ledger.submit_jobs(&self.tenant, &self.batch, &jobs).await?;
             let before = self.intake.submitted;
             for (number, submission) in numbers.into_iter().zip(submissions) {
                 match submission {
@@ -186,23 +187,28 @@ impl Taker {
         }
         if !self.bad.is_empty() {
             let bad = std::mem::take(&mut self.bad);
-            self.state.store.ledger().put_bad_lines(&self.batch.tenant, &self.batch.name, &bad).await?;
+            self.state.store.ledger().put_bad_lines(&self.tenant, &self.batch, &bad).await?;
         }
         Ok(())
     }
 
-    /// Takes the last line and seals the batch.
-    pub(crate) async fn seal(mut self) -> Result<Intake, ApiError> {
+    /// Takes the last line and ends the upload; the batch is sealed unless a manifest of it is still to be read. `None`
+    /// where `manifest`, in which the lines lay, belongs to another process by now.
+    pub(crate) async fn seal(mut self, manifest: Option<&BatchManifest>) -> Result<Option<Intake>, ApiError> {
         if let Some((number, line)) = std::mem::take(&mut self.splitter).finish() {
             self.line(number, line);
         }
         self.flush().await?;
-        let mut batch = Batch { sealed: true, bad_lines: self.intake.bad_lines, ..self.batch };
-        if self.intake.submitted > 0 {
-            // What was said when an earlier upload had ended is no longer so.
-            batch = Batch { exported_ms: None, told_ms: None, tries: 0, error: None, ..batch };
-        }
-        self.state.store.ledger().put_batch(&batch).await?;
-        Ok(Intake { complete: self.intake.bad_lines == 0, ..self.intake })
+        // New jobs may have come with a reading that was interrupted, too.
+        let begun = manifest.is_some_and(BatchManifest::was_begun);
+        let sealing = Sealing {
+            tenant: &self.tenant,
+            batch: &self.batch,
+            bad_lines: self.intake.bad_lines,
+            new_jobs: self.intake.submitted > 0 || begun,
+            manifest,
+        };
+        let ours = self.state.store.ledger().seal_batch(&sealing).await?;
+        Ok(ours.then_some(Intake { complete: self.intake.bad_lines == 0, ..self.intake }))
     }
 }

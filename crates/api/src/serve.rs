@@ -7,10 +7,13 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{router, state::AppState};
+use crate::{batches, router, state::AppState};
 
 /// Requests under way have so long to end.
 const GRACE: Duration = Duration::from_secs(20);
@@ -20,10 +23,15 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// Answers requests on `listener` until `stop`; then those under way end, streams of events at once. A connection whose
 /// client does not finish a request's headers in time is closed, so that idle clients cannot hold all of them.
 ///
+/// Beside that it reads the manifests of batches: its own requests', and those that a server left that ended.
+///
 /// # Errors
 /// None at present: a connection that cannot be taken is tried again.
 pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationToken) -> io::Result<()> {
     let headers_within = state.settings.headers_within;
+    // Ends with this future.
+    let mut background = JoinSet::new();
+    background.spawn(batches::read_manifests(state.clone(), stop.clone()));
     let service = TowerToHyperService::new(router(state));
     // HTTP/1 only: to tell the versions apart the first bytes would be waited for without a limit.
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
@@ -41,7 +49,11 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
         });
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    let ended = async {
+        graceful.shutdown().await;
+        while background.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
         tracing::warn!("requests that did not end in time were dropped");
     }
     Ok(())

@@ -287,7 +287,7 @@ pub(crate) struct BatchList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = BadLine)]
 pub(crate) struct BadLineView {
-    /// Its number, from 1.
+    /// Its number, from 1; 0 for a manifest as a whole.
     pub(crate) line: u64,
     /// What is wrong with it.
     pub(crate) error: String,

@@ -29,6 +29,8 @@ pub struct Settings {
     pub body_bytes: usize,
     /// The largest body of a batch.
     pub batch_bytes: u64,
+    /// A manifest that is being read belongs to its server for so long after each sign of life; then another one reads it.
+    pub manifest_hold: Duration,
     /// A connection is closed whose request's headers are not there so long after it was opened, or after the request
     /// before.
     pub headers_within: Duration,
@@ -52,6 +54,7 @@ impl Default for Settings {
             rate_burst: 2000,
             body_bytes: 1024 * 1024,
             batch_bytes: 4 << 30,
+            manifest_hold: Duration::from_secs(60),
             headers_within: Duration::from_secs(30),
             sql: SqlLimits::default(),
             streams: 512,
@@ -81,6 +84,8 @@ pub struct AppState {
     pub(crate) settings: Arc<Settings>,
     pub(crate) keys: Arc<KnownKeys>,
     pub(crate) streams: Arc<tokio::sync::Semaphore>,
+    /// Told when a request has left a manifest to be read.
+    pub(crate) manifests: Arc<tokio::sync::Notify>,
     /// Cancelled when the server stops: open streams end.
     pub(crate) stop: CancellationToken,
 }
@@ -100,6 +105,7 @@ impl AppState {
             limiter: Limiter::beside(&doorbell),
             doorbell,
             streams: Arc::new(tokio::sync::Semaphore::new(settings.streams)),
+            manifests: Arc::default(),
             settings: Arc::new(settings),
             keys: Arc::default(),
             stop,

@@ -33,9 +33,10 @@ pub use index::{
 };
 pub use keys::{ApiKey, NewKey, Role, UnknownRole, check_tenant};
 pub use ledger::{
-    AnswerRow, AnsweredJob, Batch, Claim, Claimed, Counts, Cursor, DEFAULT_TENANT, Explained, FailedJob,
-    Finished, Job, JobConflict, JobFilter, KeptRequest, Lease, Ledger, LedgerKind, LedgerOptions,
-    LedgerReader, MigrateOptions, Migrated, NewJob, Page, Reclaimed, Submission, VideoRow, Webhook, migrate,
+    AnswerRow, AnsweredJob, Batch, BatchManifest, Claim, Claimed, Counts, Cursor, DEFAULT_TENANT, Explained,
+    FailedJob, Finished, Job, JobConflict, JobFilter, KeptRequest, Lease, Ledger, LedgerKind, LedgerOptions,
+    LedgerReader, MigrateOptions, Migrated, NewJob, Page, Reclaimed, Sealing, Submission, VideoRow, Webhook,
+    migrate,
 };
 pub use location::{AllowList, LocationError, LocationOptions, Locations, ObjectLocation};
 pub use objects::{ObjectKey, Objects};

@@ -91,9 +91,9 @@ pub(crate) struct WebhookRequest {
 /// Submit a batch
 ///
 /// Either the lines themselves (`application/x-ndjson`, one job per line as in a jobs file, read as a stream), or the
-/// name of an object that holds them (`application/json`), which is then read in the background: the batch is `sealed`
-/// when all lines are in. Lines that are no jobs do not stop the others. The same batch again finds the jobs that are
-/// there already, so an upload that broke off is simply repeated.
+/// name of an object that holds them (`application/json`), which is then read in the background, by another server where
+/// this one ends meanwhile: the batch is `sealed` when all lines are in. Lines that are no jobs do not stop the others. The
+/// same batch again finds the jobs that are there already, so an upload that broke off is simply repeated.
 #[utoipa::path(
     post,
     path = "/batches",
@@ -111,7 +111,7 @@ pub(crate) struct WebhookRequest {
         (status = 202, description = "The manifest is being read.", body = BatchView),
         (status = 400, description = "A body or query that cannot be read.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "The batch exists with other results or another webhook.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "Body too large; lines before the limit are jobs.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "Body or manifest too large; lines of a body before the limit are jobs.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "Neither JSON nor lines.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "No line is a job, or a setting is not possible.", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -161,9 +161,11 @@ async fn from_body(
     let set = query.set.as_deref().map(settings).transpose()?.unwrap_or_default();
     let defaults = Defaults::new(state, query.plan, &set, query.priority, query.videos.as_deref())?;
     let opened = open(state, caller, wanted).await?;
-    let mut taker = Taker::new(state.clone(), opened.batch, defaults);
+    state.store.ledger().put_batch(&opened.batch).await?;
+    let mut taker = Taker::new(state.clone(), &caller.tenant, &opened.batch.name, defaults);
     read(&mut taker, request.into_body(), most).await?;
-    let intake = taker.seal().await?;
+    // Without a manifest there is nobody who could have taken it over.
+    let intake = taker.seal(None).await?.unwrap_or_default();
     Ok(answer(Intake { webhook_secret: opened.secret, ..intake }))
 }
 
@@ -226,11 +228,16 @@ async fn from_manifest(state: &AppState, caller: Caller, body: BatchRequest) -> 
         webhook,
     };
     let defaults = Defaults::new(state, body.plan, &body.set, body.priority, body.videos.as_deref())?;
-    let object = manifest::open(&location).await?;
+    manifest::check(&location, state.settings.batch_bytes).await?;
     let opened = open(state, &caller, wanted).await?;
-    let view = super::view(state, opened.batch.clone()).await?;
-    let taker = Taker::new(state.clone(), opened.batch, defaults);
-    tokio::spawn(manifest::take(taker, object, state.settings.batch_bytes));
+    let defaults = serde_json::to_string(&defaults).map_err(|error| {
+        tracing::error!(error = %error, "the settings of a manifest cannot be written down");
+        ApiError::Internal
+    })?;
+    let ledger = state.store.ledger();
+    ledger.put_manifest(&opened.batch, location.uri.expose(), &defaults).await?;
+    state.manifests.notify_one();
+    let view = super::view(state, opened.batch).await?;
     let path = format!("/api/v1/batches/{}", escape(&view.batch));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, path)], Json(Accepted { view, secret: opened.secret }))
         .into_response())
@@ -253,12 +260,13 @@ struct Wanted {
 }
 
 struct Opened {
+    /// To be put down.
     batch: Batch,
     /// A secret that this server made.
     secret: Option<String>,
 }
 
-/// The batch's row, made or found; it is open until all lines are in.
+/// The batch as it is to be put down, new or found; it is open until all lines are in.
 async fn open(state: &AppState, caller: &Caller, wanted: Wanted) -> Result<Opened, ApiError> {
     let name = wanted.name.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     check_name(&name)?;
@@ -275,17 +283,11 @@ async fn open(state: &AppState, caller: &Caller, wanted: Wanted) -> Result<Opene
                     "batch {name:?} exists with other results or another webhook: take another name"
                 )));
             }
-            return reopen(state, Batch { sealed: false, ..earlier }).await;
+            return Ok(Opened { batch: Batch { sealed: false, ..earlier }, secret: None });
         }
     };
     let secret = batch.webhook.as_ref().filter(|_| made).map(|webhook| webhook.secret.clone());
-    ledger.put_batch(&batch).await?;
     Ok(Opened { batch, secret })
-}
-
-async fn reopen(state: &AppState, batch: Batch) -> Result<Opened, ApiError> {
-    state.store.ledger().put_batch(&batch).await?;
-    Ok(Opened { batch, secret: None })
 }
 
 fn secret_header(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -5,6 +5,7 @@ mod events;
 mod index;
 mod jobs;
 mod locations;
+mod manifests;
 mod openapi;
 mod problems;
 mod sql;

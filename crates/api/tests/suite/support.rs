@@ -12,7 +12,7 @@ use spectemp_store::{
 };
 use spectemp_types::{Answer, Evidence, JobId, Round, Totals, Trace};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// A running server.
@@ -20,9 +20,11 @@ pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) store: Store,
     pub(crate) doorbell: Doorbell,
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Arc<TempDir>,
+    settings: Settings,
     client: reqwest::Client,
     key: Option<String>,
+    serving: JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
 }
 
@@ -103,25 +105,46 @@ fn psql(url: &str, statement: &str) {
 }
 
 async fn start(dir: TempDir, ledger: Ledger, settings: Settings) -> Server {
-    let videos = dir.path().join("videos");
-    std::fs::create_dir_all(&videos).unwrap();
+    std::fs::create_dir_all(dir.path().join("videos")).unwrap();
     std::fs::create_dir_all(dir.path().join("objects")).unwrap();
-    let locations = Locations::with_environment(LocationOptions::default(), []);
-    let list =
-        AllowList::parse([videos.to_str().unwrap(), "s3://videos/in/", "https://media.example/archive/"]);
-    let locations = Arc::new(locations.allow(list.unwrap()));
     let objects = object_store::local::LocalFileSystem::new_with_prefix(dir.path().join("objects")).unwrap();
     let store = Store::new(ledger, Objects::over(Arc::new(objects)));
+    serve(Arc::new(dir), store, settings, &[]).await
+}
+
+async fn serve(dir: Arc<TempDir>, store: Store, settings: Settings, allow: &[&str]) -> Server {
+    let videos = dir.path().join("videos");
+    let locations = Locations::with_environment(LocationOptions::default(), []);
+    let usual = [videos.to_str().unwrap(), "s3://videos/in/", "https://media.example/archive/"];
+    let list = AllowList::parse(usual.iter().chain(allow));
+    let locations = Arc::new(locations.allow(list.unwrap()));
     let (doorbell, stop) = (Doorbell::memory(), CancellationToken::new());
-    let state = AppState::new(store.clone(), locations, doorbell.clone(), settings, stop.clone());
+    let state = AppState::new(store.clone(), locations, doorbell.clone(), settings.clone(), stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(spectemp_api::serve(listener, state, stop.clone()));
+    let serving = tokio::spawn(spectemp_api::serve(listener, state, stop.clone()));
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build().unwrap();
-    Server { url, store, doorbell, dir, client, key: None, stop }
+    Server { url, store, doorbell, dir, settings, client, key: None, serving, stop }
 }
 
 impl Server {
+    /// Another server over the same ledger, which may open `allow`, too.
+    pub(crate) async fn beside(&self, allow: &str) -> Self {
+        serve(self.dir.clone(), self.store.clone(), self.settings.clone(), &[allow]).await
+    }
+
+    /// Ends it at once, wherever it is, as a dying process does.
+    pub(crate) async fn kill(&mut self) {
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
+    }
+
+    /// Ends it as a process that is told to stop.
+    pub(crate) async fn end(&mut self) {
+        self.stop.cancel();
+        (&mut self.serving).await.unwrap().unwrap();
+    }
+
     /// The same server for another caller.
     pub(crate) async fn caller(&self, tenant: &str, role: Role) -> Caller<'_> {
         let key = self.store.ledger().create_key(tenant, role, "test").await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Cursor, Ledger, LedgerReader, Page, list::page_of};
 use crate::{
     BadLine, StoreError,
-    db::{Row, Value, query},
+    db::{Query, Row, Value, query},
 };
 
 /// How long a batch that [`Ledger::batches_to_tell`] gave out stays with its taker.
@@ -81,30 +81,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Unavailable`], [`StoreError::Database`].
     pub async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError> {
-        query(
-            "put a batch down",
-            "insert into ledger_batches (tenant, name, bad_lines, sealed, results, webhook_url, webhook_secret, \
-             exported_at, told_at, tries, error, created_at, next_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, {now}, {now}) \
-             on conflict (tenant, name) do update set bad_lines = excluded.bad_lines, sealed = excluded.sealed, \
-             results = excluded.results, webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret, \
-             exported_at = excluded.exported_at, told_at = excluded.told_at, tries = excluded.tries, \
-             error = excluded.error, next_at = excluded.next_at",
-        )
-        .bind(&batch.tenant)
-        .bind(&batch.name)
-        .bind(batch.bad_lines)
-        .bind(batch.sealed)
-        .bind(batch.results.as_deref())
-        .bind(batch.webhook.as_ref().map(|webhook| webhook.url.as_str()))
-        .bind(batch.webhook.as_ref().map(|webhook| webhook.secret.as_str()))
-        .bind(batch.exported_ms)
-        .bind(batch.told_ms)
-        .bind(batch.tries)
-        .bind(batch.error.as_deref())
-        .execute(&self.writes)
-        .await
-        .map(drop)
+        put(batch).execute(&self.writes).await.map(drop)
     }
 
     /// Keeps lines of a batch that became no job; one that is there already stays.
@@ -211,6 +188,31 @@ impl Ledger {
             .await
             .map(drop)
     }
+}
+
+/// The statement that puts a batch down.
+pub(super) fn put(batch: &Batch) -> Query {
+    query(
+        "put a batch down",
+        "insert into ledger_batches (tenant, name, bad_lines, sealed, results, webhook_url, webhook_secret, \
+         exported_at, told_at, tries, error, created_at, next_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, {now}, {now}) \
+         on conflict (tenant, name) do update set bad_lines = excluded.bad_lines, sealed = excluded.sealed, \
+         results = excluded.results, webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret, \
+         exported_at = excluded.exported_at, told_at = excluded.told_at, tries = excluded.tries, \
+         error = excluded.error, next_at = excluded.next_at",
+    )
+    .bind(&batch.tenant)
+    .bind(&batch.name)
+    .bind(batch.bad_lines)
+    .bind(batch.sealed)
+    .bind(batch.results.as_deref())
+    .bind(batch.webhook.as_ref().map(|webhook| webhook.url.as_str()))
+    .bind(batch.webhook.as_ref().map(|webhook| webhook.secret.as_str()))
+    .bind(batch.exported_ms)
+    .bind(batch.told_ms)
+    .bind(batch.tries)
+    .bind(batch.error.as_deref())
 }
 
 impl LedgerReader {

@@ -17,6 +17,7 @@ mod explain;
 mod job;
 mod lease;
 mod list;
+mod manifest;
 mod postgres;
 #[cfg(test)]
 mod property;
@@ -40,6 +41,7 @@ pub use explain::Explained;
 pub use job::{AnswerRow, AnsweredJob, Counts, Cursor, FailedJob, Job, Page};
 pub use lease::{Finished, Lease};
 pub use list::JobFilter;
+pub use manifest::{BatchManifest, Sealing};
 pub use postgres::{MigrateOptions, Migrated, migrate};
 pub use request::KeptRequest;
 pub use submit::{JobConflict, NewJob, Submission};

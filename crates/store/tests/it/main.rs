@@ -14,6 +14,7 @@ mod keys;
 mod killed;
 mod ledger;
 mod ledgers;
+mod manifests;
 mod reader;
 mod retention;
 mod s3;
