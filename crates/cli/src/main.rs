@@ -8,6 +8,7 @@ mod args;
 mod ask;
 mod bench;
 mod client;
+mod cluster;
 mod config;
 mod context;
 mod database;

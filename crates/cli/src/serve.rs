@@ -10,13 +10,13 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use spectemp_api::{AppState, Settings};
-use spectemp_queue::{Doorbell, RedisOptions};
-use spectemp_store::{AllowList, Ledger, LedgerOptions, Locations, Objects, SqlLimits, Store, location};
-use spectemp_types::{Plan, VideoUri};
+use spectemp_queue::Doorbell;
+use spectemp_store::{AllowList, Ledger, LedgerOptions, Locations, SqlLimits, Store};
+use spectemp_types::Plan;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, output::Usage};
+use crate::{cluster, context::Context, output::Usage};
 
 /// Arguments of `spectemp serve`.
 #[derive(Args)]
@@ -74,29 +74,11 @@ pub(crate) struct ApiArgs {
 pub(crate) async fn run(args: ServeArgs, context: &Context) -> anyhow::Result<ExitCode> {
     // What is counted before is lost.
     let metrics = spectemp_telemetry::metrics_handle()?;
-    let url = args.database_url.as_ref().ok_or_else(|| {
-        Usage("no ledger: give --database-url postgres://… or set SPECTEMP_DATABASE_URL (on one machine use `spectemp up`)".to_owned())
-    })?;
-    let objects = args.objects.as_ref().ok_or_else(|| {
-        Usage(
-            "no place of the traces: give --objects DIR or s3://bucket/prefix, or set SPECTEMP_OBJECTS"
-                .to_owned(),
-        )
-    })?;
+    let (url, objects) = cluster::ledger_and_objects(args.database_url.as_deref(), args.objects.as_deref())?;
     let options = LedgerOptions { reader_url: args.reader_url.clone(), ..LedgerOptions::default() };
-    let ledger = Ledger::connect(url, &options).await?;
-    let store = Store::new(ledger, objects_at(objects)?);
-    let doorbell = match &args.redis_url {
-        Some(url) => {
-            Doorbell::redis(url, RedisOptions::default()).map_err(|cause| Usage(cause.to_string()))?
-        }
-        None => {
-            eprintln!(
-                "no --redis-url: workers look into the ledger now and then, and each server limits requests for itself"
-            );
-            Doorbell::memory()
-        }
-    };
+    let store = Store::new(Ledger::connect(url, &options).await?, objects);
+    let means = "workers look into the ledger now and then, and each server limits requests for itself";
+    let doorbell = cluster::doorbell(args.redis_url.as_deref(), means)?;
     if args.api.allow.is_empty() {
         eprintln!("no --allow: no video can be opened, so every job will be refused");
     }
@@ -107,14 +89,6 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Ex
     let render = Arc::new(move || metrics.render());
     api.serve(&args.api, render, Parts { store, locations, doorbell }, stop.soft).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The objects under `prefix`, which is the operator's own choice.
-pub(crate) fn objects_at(prefix: &str) -> anyhow::Result<Objects> {
-    let usage = |cause: String| Usage(format!("--objects {prefix:?}: {cause}"));
-    let uri = VideoUri::parse(prefix).map_err(|cause| usage(cause.to_string()))?;
-    let uri = location::normalize(&uri).map_err(|cause| usage(cause.to_string()))?;
-    Objects::at(&uri, &Locations::default()).with_context(|| format!("traces cannot be kept in {uri}"))
 }
 
 /// What the server may open.

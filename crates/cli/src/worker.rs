@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use clap::Args;
-use spectemp_queue::{Doorbell, DoorbellState, RedisOptions};
+use spectemp_queue::{Doorbell, DoorbellState};
 use spectemp_store::{DiskCache, Ledger, LedgerOptions, Store};
 use spectemp_telemetry::MetricsHandle;
 use spectemp_types::JobId;
@@ -19,14 +19,7 @@ use spectemp_video::{BlockCache, OpenOptions};
 use spectemp_worker::{Chores, ChoresOptions, DiskTier, Stop, Worker, WorkerOptions};
 use tokio::net::TcpListener;
 
-use crate::{
-    args::ModelArgs,
-    context::Context,
-    models,
-    output::Usage,
-    run::start,
-    serve::{locations, objects_at},
-};
+use crate::{args::ModelArgs, cluster, context::Context, models, run::start, serve::locations};
 
 /// Arguments of `spectemp worker`.
 ///
@@ -178,25 +171,9 @@ fn blocks(context: &Context) -> anyhow::Result<Arc<BlockCache>> {
 
 /// Opens ledger, objects and doorbell. A database that is still starting is waited for.
 async fn open(args: &WorkerArgs) -> anyhow::Result<(Store, Doorbell)> {
-    let url = args.database_url.as_ref().ok_or_else(|| {
-        Usage("no ledger: give --database-url postgres://… or set SPECTEMP_DATABASE_URL (on one machine use `spectemp up`)".to_owned())
-    })?;
-    let objects = args.objects.as_ref().ok_or_else(|| {
-        Usage(
-            "no place of the traces: give --objects DIR or s3://bucket/prefix, or set SPECTEMP_OBJECTS"
-                .to_owned(),
-        )
-    })?;
-    let objects = objects_at(objects)?;
-    let doorbell = match &args.redis_url {
-        Some(url) => {
-            Doorbell::redis(url, RedisOptions::default()).map_err(|cause| Usage(cause.to_string()))?
-        }
-        None => {
-            eprintln!("no --redis-url: the ledger is looked at every {} s", args.poll_s);
-            Doorbell::memory()
-        }
-    };
+    let (url, objects) = cluster::ledger_and_objects(args.database_url.as_deref(), args.objects.as_deref())?;
+    let means = format!("the ledger is looked at every {} s", args.poll_s);
+    let doorbell = cluster::doorbell(args.redis_url.as_deref(), &means)?;
     let options = LedgerOptions::default();
     loop {
         match Ledger::connect(url, &options).await {
