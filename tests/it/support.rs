@@ -4,6 +4,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -168,4 +169,20 @@ pub(crate) fn signal(child: &Child, signal: &str) {
     let status =
         Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
     assert!(status.success(), "kill -{signal} failed");
+}
+
+/// Where a server says that it listens, in its log.
+pub(crate) fn address(serve: &mut Child, log: &Path) -> String {
+    let started = Instant::now();
+    loop {
+        let log = std::fs::read_to_string(log).unwrap();
+        if let Some(from) = log.find("http://127.0.0.1:") {
+            let rest = &log[from..];
+            let end = rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len());
+            return rest[..end].trim_end_matches('/').to_owned();
+        }
+        assert!(serve.try_wait().unwrap().is_none(), "serve ended: {log}");
+        assert!(started.elapsed() < Duration::from_secs(30), "serve does not say where it listens: {log}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

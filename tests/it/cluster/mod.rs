@@ -3,6 +3,9 @@
 //! vain than one round per kill and running job.
 
 mod chaos;
+// The benches' own: no room may import `cli`, and the figures of both are read side by side.
+#[path = "../../../crates/cli/src/bench/origin.rs"]
+mod origin;
 mod s3;
 mod servers;
 mod setting;
@@ -66,7 +69,9 @@ fn beat(size: &Size) {
     setting.s3.misbehave(50, 4);
     let told = Chaos::new(&setting).beat(size);
     setting.s3.misbehave(0, 0);
-    let report = verdict::judge(&setting, &reference, &told);
+    let mut report = serde_json::to_value(origin::Origin::here()).unwrap();
+    let verdict = verdict::judge(&setting, &reference, &told);
+    report.as_object_mut().unwrap().extend(verdict.as_object().unwrap().clone());
     println!("{}", serde_json::to_string_pretty(&report).unwrap());
     if let Some(path) = std::env::var_os("SPECTEMP_CRASH_REPORT") {
         std::fs::write(path, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use super::{CONCURRENCY, Size, s3::S3Server, servers::Servers};
 use crate::{
     generations::{answer, essence},
-    support::{Place, jobs, pair, with_pair},
+    support::{Place, address, jobs, pair, with_pair},
 };
 
 /// The batch under test.
@@ -93,8 +93,9 @@ impl Setting {
         };
         let jobs: Vec<Value> = self.jobs.iter().map(in_bucket).collect();
         let file = self.place.write_jobs("cluster.jsonl", &jobs);
-        let mut serve = self.start(&["serve", "--listen", "127.0.0.1:0"], &self.place.path("serve.log"));
-        let server = self.address(&mut serve);
+        let log = self.place.path("serve.log");
+        let mut serve = self.start(&["serve", "--listen", "127.0.0.1:0"], &log);
+        let server = address(&mut serve, &log);
         let submitted =
             self.place.run(&["submit", &file, "--batch", BATCH, "--plan", "demo", "--server", &server]);
         crate::support::signal(&serve, "TERM");
@@ -102,25 +103,6 @@ impl Setting {
         assert_eq!(submitted.code, Some(0), "{}", submitted.stderr);
         assert!(ended.success(), "serve ended with {ended}");
         assert_eq!(self.waiting(), self.jobs.len() as u64);
-    }
-
-    /// Where a server says that it listens.
-    fn address(&self, serve: &mut Child) -> String {
-        let started = Instant::now();
-        loop {
-            let log = std::fs::read_to_string(self.place.path("serve.log")).unwrap();
-            if let Some(from) = log.find("http://127.0.0.1:") {
-                let rest = &log[from..];
-                let end = rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len());
-                return rest[..end].trim_end_matches('/').to_owned();
-            }
-            assert!(serve.try_wait().unwrap().is_none(), "serve ended: {log}");
-            assert!(
-                started.elapsed() < Duration::from_secs(30),
-                "serve does not say where it listens: {log}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     /// Starts a worker with leases of three seconds.

@@ -1,10 +1,12 @@
 //! `spectemp bench queue`: how fast the ledger on Postgres takes jobs in and gives them out. The jobs are scripted: a
 //! claim is followed at once by one round and an answer, so that nothing but the ledger is measured.
 //!
-//! Wiring: `load.rs` puts jobs in, `work.rs` takes them out, `report.rs` is the table and the file.
+//! Wiring: `load.rs` puts jobs in, `work.rs` takes them out, `ring.rs` does both over a doorbell, `report.rs` is the
+//! table and the file.
 
 mod load;
 mod report;
+mod ring;
 mod work;
 
 use std::{path::PathBuf, time::Instant};
@@ -40,6 +42,12 @@ pub(crate) struct QueueBench {
     /// Jobs that are claimed, checkpointed and answered.
     #[arg(long, default_value_t = 5000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
     claims: u32,
+    /// redis://… of a server for the doorbell: measures, too, how soon an idle worker claims what is submitted.
+    #[arg(long, value_name = "URL", env = "SPECTEMP_BENCH_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
+    /// Jobs that are submitted to an idle worker, with --redis-url.
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(10..))]
+    rings: u32,
     /// Write the figures as JSON [default: bench/results/queue.json where that folder is].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -58,6 +66,9 @@ pub(super) struct Figures {
     /// Waiting jobs when claims were measured.
     queued: u64,
     callers: u32,
+    /// From the submission of a job, over the doorbell in Redis, to its claim by an idle worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submission_to_claim: Option<Times>,
     submitted_by_batch: Rate,
     submitted_singly: Rate,
     submitted_singly_by_one: Rate,
@@ -124,6 +135,19 @@ pub(crate) async fn run(arguments: &QueueBench) -> anyhow::Result<()> {
 
 async fn measure(arguments: &QueueBench, ledger: &Ledger) -> anyhow::Result<Figures> {
     let callers = arguments.callers;
+    let submission_to_claim = match &arguments.redis_url {
+        Some(url) => {
+            // A worker is idle only where nothing waits, so this comes first.
+            eprintln!("submitting {} jobs to an idle worker, over the doorbell", arguments.rings);
+            Some(Times::of(ring::to_idle_worker(ledger, url, arguments.rings as usize).await?))
+        }
+        None => {
+            eprintln!(
+                "no --redis-url: the time from submission to the claim by an idle worker is not measured"
+            );
+            None
+        }
+    };
     eprintln!("submitting {} jobs, {} per call, {callers} callers at once", arguments.jobs, arguments.batch);
     let submitted_by_batch =
         load::by_batch(ledger, arguments.jobs, arguments.batch as usize, callers).await?;
@@ -151,6 +175,7 @@ async fn measure(arguments: &QueueBench, ledger: &Ledger) -> anyhow::Result<Figu
         server: ledger.server_settings().await?,
         queued,
         callers,
+        submission_to_claim,
         submitted_by_batch,
         submitted_singly,
         submitted_singly_by_one,

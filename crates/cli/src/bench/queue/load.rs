@@ -79,7 +79,7 @@ pub(super) async fn singly(
     Ok(Rate::since(start, jobs))
 }
 
-fn check(submissions: &[Submission]) -> anyhow::Result<()> {
+pub(super) fn check(submissions: &[Submission]) -> anyhow::Result<()> {
     let new = submissions.iter().all(|submission| matches!(submission, Submission::New(_)));
     ensure!(new, "a job was there already");
     Ok(())
@@ -94,7 +94,7 @@ pub(super) async fn finish(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Re
 }
 
 /// Job `number`: a question of usual size about one of many videos.
-fn job(number: usize) -> anyhow::Result<NewJob> {
+pub(super) fn job(number: usize) -> anyhow::Result<NewJob> {
     let choices = ["red", "blue", "green", "none of these"].map(str::to_owned).to_vec();
     let spec = JobSpec {
         id: format!("question {number}"),

@@ -26,6 +26,9 @@ pub(super) fn table(figures: &Figures) -> String {
         let [p50, p99, most] = [times.p50_ms, times.p99_ms, times.most_ms].map(|ms| format!("{ms:.2}"));
         table.add_row([what, &times.calls.to_string(), "", &p50, &p99, &most, wanted]);
     };
+    if let Some(rung) = &figures.submission_to_claim {
+        times("submission to claim by an idle worker", rung, "p99 < 100 ms");
+    }
     times("claim", &figures.claim, "p99 ≤ 20 ms");
     times("checkpoint", &figures.checkpoint, "p99 ≤ 5 ms");
     times("answer", &figures.finish, "");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use spectemp_store::{Claim, Finished, Ledger, ObjectKey};
+use spectemp_store::{Claim, Claimed, Finished, Ledger, ObjectKey};
 use spectemp_types::{
     Answer, Chooser, Evidence, FrameRef, IoFigures, ModelRevision, Round, StageTimes, TimeSpan, TokenCounts,
     Totals, TraceVideo, Turn, TurnFinish, TurnKind, TurnRole, Verdict,
@@ -52,13 +52,21 @@ pub(super) async fn through(ledger: &Ledger, jobs: usize, callers: u32) -> anyho
 }
 
 async fn one(ledger: &Ledger, worker: &str, times: &mut Worked) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let claimed = claim(ledger, worker).await?.context("no job waits: give more --jobs than --claims")?;
+    times.claim.push(start.elapsed().as_secs_f64());
+    answer(ledger, claimed, times).await
+}
+
+/// The next job, as a worker claims it.
+pub(super) async fn claim(ledger: &Ledger, worker: &str) -> anyhow::Result<Option<Claimed>> {
     let claim =
         Claim { batch: None, worker, limit: 1, prefer_video: None, lease: Some(Duration::from_secs(60)) };
-    let start = Instant::now();
-    let claimed =
-        ledger.claim(&claim).await?.pop().context("no job waits: give more --jobs than --claims")?;
-    times.claim.push(start.elapsed().as_secs_f64());
+    Ok(ledger.claim(&claim).await?.pop())
+}
 
+/// One round and the answer of a job.
+pub(super) async fn answer(ledger: &Ledger, claimed: Claimed, times: &mut Worked) -> anyhow::Result<()> {
     let round = round();
     let start = Instant::now();
     ledger.checkpoint(&claimed.lease, &round).await?;
