@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use metrics::counter;
 use spectemp_model::EmbeddingTier;
 use spectemp_store::DiskCache;
 
@@ -17,7 +18,13 @@ struct DiskEmbeddings {
 
 impl EmbeddingTier for DiskEmbeddings {
     fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.cache.get(key).map(Into::into)
+        let bytes = self.cache.get(key);
+        // Asked only for what is not in memory.
+        match bytes {
+            Some(_) => counter!("spectemp_cache_hits_total", "cache" => "vision_disk").increment(1),
+            None => counter!("spectemp_cache_misses_total", "cache" => "vision_disk").increment(1),
+        }
+        bytes.map(Into::into)
     }
 
     fn put(&self, key: &str, bytes: &[u8]) {

@@ -81,7 +81,12 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Frames decoded, those on the way to a wanted frame included.",
     ),
-    counter("spectemp_cache_hits_total", &["cache"], "Rounds and blocks that a cache served."),
+    counter("spectemp_cache_hits_total", &["cache"], "Rounds, blocks and embeddings that a cache served."),
+    counter(
+        "spectemp_cache_misses_total",
+        &["cache"],
+        "Rounds, blocks and embeddings that a cache did not serve.",
+    ),
     Metric {
         name: "spectemp_http_request_seconds",
         kind: MetricKind::Histogram(REQUEST_SECONDS),

@@ -14,17 +14,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::traces;
 
-/// The `traceparent` of the current span: `00-<trace>-<span>-<flags>`. `None` where no traces are sent, or outside of
-/// every span.
-pub fn current_traceparent() -> Option<String> {
-    let context = Span::current().context();
-    let span = context.span();
-    let current = span.span_context();
-    current.is_valid().then(|| {
-        format!("00-{}-{}-{:02x}", current.trace_id(), current.span_id(), current.trace_flags().to_u8())
-    })
-}
-
 /// Makes `span` a child of the span that `traceparent` names, and tells whether it now is. `span` must not have been
 /// entered yet: make it, let it follow, then `.instrument(span)`. A text that is no `traceparent` changes nothing; nor
 /// does anything where no traces are sent.

@@ -57,17 +57,17 @@ fn count_round(round: &Round) {
     counter!("spectemp_fetch_requests_total").increment(round.io.requests);
     counter!("spectemp_fetch_bytes_total").increment(round.io.bytes);
     counter!("spectemp_decoded_frames_total").increment(round.io.decoded_frames);
-    if round.io.requests == 0 {
-        cache_hit("bytes");
-    }
-    if tokens.reused > 0 {
-        cache_hit("kv");
-    }
+    cache("bytes", round.io.requests == 0);
+    cache("frames", round.io.decoded_frames == 0);
+    cache("kv", tokens.reused > 0);
 }
 
-/// Something was found in the cache of this name.
-pub(crate) fn cache_hit(cache: &'static str) {
-    counter!("spectemp_cache_hits_total", "cache" => cache).increment(1);
+/// What was looked for in the cache of this name was there, or not.
+pub(crate) fn cache(cache: &'static str, there: bool) {
+    match there {
+        true => counter!("spectemp_cache_hits_total", "cache" => cache).increment(1),
+        false => counter!("spectemp_cache_misses_total", "cache" => cache).increment(1),
+    }
 }
 
 fn word(outcome: &Outcome) -> &'static str {
@@ -77,5 +77,48 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::PutBack { .. } => "put_back",
         Outcome::Released => "released",
         Outcome::Lost => "lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rounds_tell_what_was_at_hand() {
+        let metrics = spectemp_telemetry::metrics_handle().unwrap();
+        let round = |requests: u64, frames: u64, reused: u64| -> Round {
+            serde_json::from_value(json!({
+                "version": 1, "no": 0, "span": {"start_s": 0.0, "end_s": 10.0}, "frames": [], "chosen_by": "uniform",
+                "turns": [{
+                    "role": "target", "kind": "regular", "text": "", "token_ids": [], "finish": "end_of_turn",
+                    "tokens": {"text": 9, "visual": 9, "reused": reused, "generated": 1},
+                    "times": {"fetch_ms": 0.0, "decode_ms": 0.0, "vision_ms": 0.0, "prefill_ms": 0.0, "generate_ms": 0.0},
+                }],
+                "verdict": {"kind": "answer", "text": "", "confidence": 0.5},
+                "io": {"requests": requests, "bytes": 0, "decoded_frames": frames},
+                "times": {"fetch_ms": 0.0, "decode_ms": 0.0, "vision_ms": 0.0, "prefill_ms": 0.0, "generate_ms": 0.0},
+            }))
+            .unwrap()
+        };
+        for round in [round(3, 40, 0), round(0, 8, 0), round(0, 0, 12)] {
+            count_round(&round);
+        }
+        cache("disk", true);
+        let text = metrics.render();
+        for (name, cache, count) in [
+            ("hits", "bytes", 2),
+            ("misses", "bytes", 1),
+            ("hits", "frames", 1),
+            ("misses", "frames", 2),
+            ("hits", "kv", 1),
+            ("misses", "kv", 2),
+            ("hits", "disk", 1),
+        ] {
+            let line = format!("spectemp_cache_{name}_total{{cache=\"{cache}\"}} {count}");
+            assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
+        }
     }
 }

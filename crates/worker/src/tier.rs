@@ -21,7 +21,9 @@ impl DiskTier {
 
 impl BlockTier for DiskTier {
     fn get(&self, object: &ObjectKey, block: u64) -> Option<Bytes> {
-        self.cache.get(&key(object, block)).inspect(|_| figures::cache_hit("disk"))
+        let bytes = self.cache.get(&key(object, block));
+        figures::cache("disk", bytes.is_some());
+        bytes
     }
 
     fn put(&self, object: &ObjectKey, block: u64, bytes: Bytes) {
