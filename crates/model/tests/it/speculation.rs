@@ -159,6 +159,34 @@ async fn sequences_together_speculate_as_alone_or_not_at_all() {
     }
 }
 
+/// A level without guesses ends the tree before it, and a prune rate beyond all or nothing is all or nothing.
+#[tokio::test]
+async fn levels_of_no_width_and_rates_out_of_range_are_no_fault() {
+    let plain = load(&demo("target"));
+    let mut expected = Vec::new();
+    for request in requests() {
+        expected.push(generate(&plain, &request).await.tokens);
+    }
+    for proposer in ProposerChoice::ALL {
+        let cases: [(&[usize], f64, bool); 5] = [
+            (&[], 0.5, false),
+            (&[0, 2], 0.5, false),
+            (&[2, 0, 3], 0.5, true),
+            (&CHAIN, 7.0, true),
+            (&CHAIN, -1.0, true),
+        ];
+        for (widths, prune, guesses) in cases {
+            let model = speculating(&demo("target"), &demo("draft"), by(proposer, widths, prune));
+            for (request, expected) in requests().iter().zip(&expected) {
+                let speculated = generate(&model, request).await;
+                assert_eq!(&speculated.tokens, expected, "{proposer} {widths:?} {prune}");
+            }
+            let figures = model.speculation_figures();
+            assert_eq!(figures.calls > 0, guesses, "{proposer} {widths:?} {prune}: {figures:?}");
+        }
+    }
+}
+
 /// The second turn of a conversation finds the cache as plain decoding leaves it.
 #[tokio::test]
 async fn the_next_turn_reuses_what_was_decided() {
