@@ -4,3 +4,4 @@ mod home;
 mod jobs;
 mod steps;
 mod workers;
+mod world;
