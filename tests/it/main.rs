@@ -18,3 +18,4 @@ mod remote;
 mod run;
 mod sharing;
 mod support;
+mod traces;

@@ -14,6 +14,7 @@ mod verdict;
 use std::time::Duration;
 
 use chaos::{Blows, Chaos};
+pub(crate) use servers::Servers;
 use setting::Setting;
 
 /// How large a test is.

@@ -6,11 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
 use spectemp_model::DTypeChoice;
 use spectemp_model::bench::{FormsOptions, FormsReport, run_forms};
 
-use super::origin::Origin;
 use crate::demo::models;
 
 /// Measure what the form of a turn costs.
@@ -47,8 +45,7 @@ pub(crate) fn run(arguments: &FormsBench) -> anyhow::Result<()> {
     };
     let figures = run_forms(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures))?;
-    let report = Report { origin: Origin::here(), repeat: arguments.repeat, figures: &figures };
-    super::write(arguments.out.as_deref(), "forms.json", &report)
+    super::write_run(arguments.out.as_deref(), "forms.json", arguments.repeat, &figures)
 }
 
 fn table(figures: &FormsReport) -> String {
@@ -67,14 +64,4 @@ fn table(figures: &FormsReport) -> String {
         table.add_row(cells);
     }
     table.to_string()
-}
-
-/// All figures, and where they come from.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    origin: Origin,
-    repeat: u32,
-    #[serde(flatten)]
-    figures: &'a FormsReport,
 }

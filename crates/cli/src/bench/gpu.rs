@@ -5,13 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-use spectemp_model::bench::{
-    GpuBenchOptions, GpuLoops, GpuPeer, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu,
-};
+use spectemp_model::bench::{GpuBenchOptions, GpuLoops, GpuPeer, GpuRow, GpuWork, PublishedSize, run_gpu};
 use spectemp_model::{DTypeChoice, DeviceChoice};
 
-use super::origin::Origin;
 use crate::demo::models;
 
 /// Measure the model on a GPU; needs a build with CUDA (make build-cuda).
@@ -56,7 +52,7 @@ pub(crate) fn run(arguments: &GpuBench) -> anyhow::Result<()> {
     if let Some(loops) = &figures.loops {
         crate::output::print(&super::loops::table(&loops.rows))?;
     }
-    super::write(arguments.out.as_deref(), "gpu.json", &Report { origin: Origin::here(), figures: &figures })
+    super::write_run(arguments.out.as_deref(), "gpu.json", arguments.repeat, &figures)
 }
 
 fn table(rows: &[GpuRow]) -> String {
@@ -84,13 +80,4 @@ fn table(rows: &[GpuRow]) -> String {
         table.add_row([row.size.to_string(), work].into_iter().chain(figures));
     }
     table.to_string()
-}
-
-/// All figures, and where they come from.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    origin: Origin,
-    #[serde(flatten)]
-    figures: &'a GpuReport,
 }

@@ -7,10 +7,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-use spectemp_model::bench::{LoopOptions, LoopReport, LoopRow, run_loops};
+use spectemp_model::bench::{LoopOptions, LoopRow, run_loops};
 
-use super::origin::Origin;
 use crate::demo::models;
 
 /// Measure the whole loop on the CPU.
@@ -55,8 +53,7 @@ pub(crate) fn run(arguments: &LoopBench) -> anyhow::Result<()> {
     };
     let figures = run_loops(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
-    let report = Report { origin: Origin::here(), repeat: arguments.repeat, figures: &figures };
-    super::write(arguments.out.as_deref(), "loop.json", &report)
+    super::write_run(arguments.out.as_deref(), "loop.json", arguments.repeat, &figures)
 }
 
 pub(super) fn table(rows: &[LoopRow]) -> String {
@@ -95,14 +92,4 @@ pub(super) fn table(rows: &[LoopRow]) -> String {
         ]);
     }
     table.to_string()
-}
-
-/// All figures, and where they come from.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    origin: Origin,
-    repeat: u32,
-    #[serde(flatten)]
-    figures: &'a LoopReport,
 }

@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Serialize;
 
+use self::origin::Origin;
 use crate::context::Context;
 
 /// Measure.
@@ -66,6 +67,19 @@ fn write(out: Option<&Path>, name: &str, figures: &impl Serialize) -> anyhow::Re
     std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     eprintln!("figures in {}", path.display());
     Ok(())
+}
+
+/// The same of figures of timed runs, with where they come from and how often each was timed.
+fn write_run(out: Option<&Path>, name: &str, repeat: u32, figures: &impl Serialize) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'a, T> {
+        #[serde(flatten)]
+        origin: Origin,
+        repeat: u32,
+        #[serde(flatten)]
+        figures: &'a T,
+    }
+    write(out, name, &Report { origin: Origin::here(), repeat, figures })
 }
 
 /// Where test files and checkpoints are kept.

@@ -7,11 +7,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
 use spectemp_model::DTypeChoice;
-use spectemp_model::bench::{self, BenchOptions, BenchReport, BenchRow, Size, Work};
+use spectemp_model::bench::{self, BenchOptions, BenchRow, Size, Work};
 
-use super::origin::Origin;
 use crate::demo::models;
 
 /// Measure the model on the CPU.
@@ -66,7 +64,7 @@ pub(crate) fn run(arguments: &ModelBench) -> anyhow::Result<()> {
     };
     let figures = bench::run(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
-    super::write(arguments.out.as_deref(), "model.json", &Report::new(arguments, &figures))
+    super::write_run(arguments.out.as_deref(), "model.json", arguments.repeat, &figures)
 }
 
 /// The column with the times of llama.cpp.
@@ -128,20 +126,4 @@ fn cells(row: &BenchRow) -> Vec<String> {
         cells.extend([format!("{:.1}", llama.times.best_ms), format!("{:.2}", llama.ratio_best)]);
     }
     cells
-}
-
-/// All figures, and where they come from.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    origin: Origin,
-    repeat: u32,
-    #[serde(flatten)]
-    figures: &'a BenchReport,
-}
-
-impl<'a> Report<'a> {
-    fn new(arguments: &ModelBench, figures: &'a BenchReport) -> Self {
-        Self { origin: Origin::here(), repeat: arguments.repeat, figures }
-    }
 }

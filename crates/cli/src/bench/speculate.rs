@@ -7,10 +7,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-use spectemp_model::bench::{SpeculateOptions, SpeculateReport, SpeculateRow, run_speculation};
+use spectemp_model::bench::{SpeculateOptions, SpeculateRow, run_speculation};
 
-use super::origin::Origin;
 use crate::demo::models;
 
 /// Measure speculative decoding on the CPU.
@@ -60,8 +58,7 @@ pub(crate) fn run(arguments: &SpeculateBench) -> anyhow::Result<()> {
     };
     let figures = run_speculation(&options, &mut |line| eprintln!("{line}"))?;
     crate::output::print(&table(&figures.rows))?;
-    let report = Report { origin: Origin::here(), repeat: arguments.repeat, figures: &figures };
-    super::write(arguments.out.as_deref(), "speculate.json", &report)
+    super::write_run(arguments.out.as_deref(), "speculate.json", arguments.repeat, &figures)
 }
 
 fn table(rows: &[SpeculateRow]) -> String {
@@ -97,14 +94,4 @@ fn table(rows: &[SpeculateRow]) -> String {
         ]);
     }
     table.to_string()
-}
-
-/// All figures, and where they come from.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    origin: Origin,
-    repeat: u32,
-    #[serde(flatten)]
-    figures: &'a SpeculateReport,
 }

@@ -81,8 +81,12 @@ async fn a_full_disk_ends_a_run_and_space_lets_it_go_on() {
         .count();
     let counts = home.ledger().counts(Some("batch")).await.unwrap();
     assert_eq!(counts.answered as usize, answered, "what was told is what is kept");
-    assert!(answered < JOBS && counts.running == 0, "{counts:?}");
-    assert!(counts.failed <= Options::default().concurrency as u64, "others wait: {counts:?}");
+    // A job that cannot be given back for want of space is so once its holder is gone.
+    let ended_by_it = counts.failed + counts.running;
+    assert!(
+        answered < JOBS && ended_by_it <= Options::default().concurrency as u64,
+        "others wait: {counts:?}"
+    );
     Arc::try_unwrap(home).unwrap().close().await;
 
     // There is space again: no answer is lost, and every job comes to its own.
