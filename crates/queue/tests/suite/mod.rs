@@ -35,15 +35,6 @@ pub(crate) fn redis_at(url: &str, prefix: &str) -> Doorbell {
     Doorbell::redis(url, RedisOptions { prefix: prefix.to_owned() }).unwrap()
 }
 
-/// Rings; a Redis that a busy machine keeps from answering in time is rung again.
-pub(crate) async fn ring(bell: &Doorbell) {
-    let started = Instant::now();
-    while let Err(error) = bell.ring(None).await {
-        assert!(started.elapsed() < millis(10_000), "{error}");
-        tokio::time::sleep(millis(20)).await;
-    }
-}
-
 pub(crate) fn connection(url: &str) -> redis::Connection {
     redis::Client::open(url).unwrap().get_connection().unwrap()
 }
@@ -132,12 +123,11 @@ pub(crate) async fn a_ring_wakes_one_who_waits(side: &Side) {
     let started = Instant::now();
     api.ring(Some(spectemp_types::JobId::new())).await.unwrap();
     assert_eq!(waiting.await.unwrap(), Woken::Rung);
-    // Long before it would have stopped waiting.
-    assert!(started.elapsed() < millis(5_000), "{:?}", started.elapsed());
+    assert!(started.elapsed() < millis(200), "{:?}", started.elapsed());
 }
 
 pub(crate) async fn a_ring_before_the_wait_is_not_lost(side: &Side) {
-    ring(&side.process()).await;
+    side.process().ring(None).await.unwrap();
     let worker = side.process();
     assert_eq!(worker.wait(millis(5_000)).await, Woken::Rung);
     assert_eq!(worker.wait(millis(100)).await, Woken::Timeout, "acknowledged on receipt");
@@ -148,14 +138,14 @@ pub(crate) async fn waiting_ends_in_time(side: &Side) {
     for wait in [0, 50, 300] {
         let started = Instant::now();
         assert_eq!(worker.wait(millis(wait)).await, Woken::Timeout);
-        assert!(started.elapsed() < millis(wait + 2_000), "{:?} instead of {wait} ms", started.elapsed());
+        assert!(started.elapsed() < millis(wait + 250), "{:?} instead of {wait} ms", started.elapsed());
     }
 }
 
 pub(crate) async fn many_rings_are_few_wakes(side: &Side) {
     let (api, worker) = (side.process(), side.process());
     for _ in 0..1_000 {
-        ring(&api).await;
+        api.ring(None).await.unwrap();
     }
     let mut wakes = 0;
     while worker.wait(millis(300)).await == Woken::Rung {
@@ -175,12 +165,12 @@ pub(crate) async fn each_of_several_waiters_is_woken(side: &Side) {
     let api = side.process();
     let started = Instant::now();
     for _ in &workers {
-        ring(&api).await;
+        api.ring(None).await.unwrap();
     }
     for worker in workers {
         assert_eq!(worker.await.unwrap(), Woken::Rung);
     }
-    assert!(started.elapsed() < millis(5_000), "{:?}", started.elapsed());
+    assert!(started.elapsed() < millis(500), "{:?}", started.elapsed());
 }
 
 /// Processes that do tasks and note them.
