@@ -9,6 +9,7 @@ mod gpu;
 mod loops;
 mod ours;
 mod peer;
+mod published;
 mod report;
 mod served;
 mod sizes;
@@ -19,12 +20,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::forms::{FormRow, FormsOptions, FormsReport, Step, run_forms};
-pub use self::gpu::{
-    GpuBenchOptions, GpuLoopReport, GpuLoops, GpuPeer, GpuReport, GpuRow, GpuWork, PublishedSize, run_gpu,
-};
+pub use self::gpu::{GpuBenchOptions, GpuLoopReport, GpuLoops, GpuPeer, GpuReport, GpuRow, GpuWork, run_gpu};
 pub use self::loops::{LoopComparison, LoopOptions, LoopReport, LoopRow, run_loops};
 use self::ours::Ours;
 use self::peer::Peer;
+pub use self::published::PublishedSize;
 use self::report::Runs;
 pub use self::report::{BenchReport, BenchRow, Comparison, Other, Times};
 pub use self::sizes::{Shape, Size};
