@@ -55,12 +55,23 @@ export LIBRARY_PATH=$libraries${LIBRARY_PATH:+:$LIBRARY_PATH} RUSTFLAGS="${RUSTF
 target=${CARGO_TARGET_DIR:-$HOME/.cache/spectemp/target}-cuda
 export CARGO_TARGET_DIR=$target
 
+# What is linked here may define nothing, so a linker would leave it out: then no machine would load its driver's library.
+driver=(-C link-arg=-Wl,--push-state,--no-as-needed -C link-arg=-lcuda -C link-arg=-Wl,--pop-state)
+
+build() { # PACKAGE TARGET…
+  local package=$1 program
+  shift
+  cargo rustc --release --locked -p "$package" --features cuda "$@" -- "${driver[@]}"
+  case $1 in --example) program=$target/release/examples/$2 ;; *) program=$target/release/$2 ;; esac
+  readelf -d "$program" | grep 'NEEDED.*libcuda\.so\.1' >/dev/null || { say "$program does not ask for libcuda.so.1"; exit 1; }
+}
+
 say "toolkit $CUDA_HOME, compute capability $CUDA_COMPUTE_CAP"
-cargo build --release --locked -p spectemp-model --features cuda --example gpu
+build spectemp-model --example gpu
 if [ "${1:-}" = --program-only ]; then
   say "built $target/release/examples/gpu"
   exit
 fi
-cargo build --release --locked -p spectemp-cli --features cuda
+build spectemp-cli --bin spectemp
 say "built $target/release/spectemp and $target/release/examples/gpu"
 say "they ask for the libraries in $CUDA_HOME/lib at run time (LD_LIBRARY_PATH, or PyTorch's nvidia/*/lib)"

@@ -13,6 +13,7 @@ mod demo;
 mod generations;
 mod imports;
 mod kill;
+mod overlap;
 mod ranges;
 mod remote;
 mod run;

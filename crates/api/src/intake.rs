@@ -75,11 +75,20 @@ pub(crate) struct Taker {
     bad: Vec<BadLine>,
     kept: u64,
     intake: Intake,
+    /// Where the lines lie in an object. Another process has it, or it was dropped, where `lost` is true.
+    manifest: Option<BatchManifest>,
+    lost: bool,
 }
 
 impl Taker {
-    /// For an open batch.
-    pub(crate) fn new(state: AppState, tenant: &str, batch: &str, defaults: Defaults) -> Self {
+    /// For an open batch; `manifest` where its lines lie in one.
+    pub(crate) fn new(
+        state: AppState,
+        tenant: &str,
+        batch: &str,
+        defaults: Defaults,
+        manifest: Option<BatchManifest>,
+    ) -> Self {
         Self {
             state,
             tenant: tenant.to_owned(),
@@ -93,7 +102,14 @@ impl Taker {
             bad: Vec::new(),
             kept: 0,
             intake: Intake { batch: batch.to_owned(), ..Intake::default() },
+            manifest,
+            lost: false,
         }
+    }
+
+    /// True once the manifest is no longer this process's: nothing more is taken.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// New jobs so far.
@@ -171,8 +187,10 @@ impl Taker {
         self.bytes = 0;
         let (jobs, numbers) = (std::mem::take(&mut self.jobs), std::mem::take(&mut self.numbers));
         if !jobs.is_empty() {
-            let ledger = self.state.store.ledger();
-            let submissions = ledger.submit_jobs(&self.tenant, &self.batch, &jobs).await?;
+            let Some(submissions) = self.submit(&jobs).await? else {
+                self.lost = true;
+                return Ok(());
+            };
             let before = self.intake.submitted;
             for (number, submission) in numbers.into_iter().zip(submissions) {
                 match submission {
@@ -192,14 +210,23 @@ impl Taker {
         Ok(())
     }
 
+    async fn submit(&self, jobs: &[NewJob]) -> Result<Option<Vec<Submission>>, ApiError> {
+        let ledger = self.state.store.ledger();
+        Ok(match &self.manifest {
+            Some(manifest) => ledger.submit_listed(manifest, jobs).await?,
+            None => Some(ledger.submit_jobs(&self.tenant, &self.batch, jobs).await?),
+        })
+    }
+
     /// Takes the last line and ends the upload; the batch is sealed unless a manifest of it is still to be read. `None`
-    /// where `manifest`, in which the lines lay, belongs to another process by now.
-    pub(crate) async fn seal(mut self, manifest: Option<&BatchManifest>) -> Result<Option<Intake>, ApiError> {
+    /// where the lines' own manifest belongs to another process by now, or was dropped.
+    pub(crate) async fn seal(mut self) -> Result<Option<Intake>, ApiError> {
         if let Some((number, line)) = std::mem::take(&mut self.splitter).finish() {
             self.line(number, line);
         }
         self.flush().await?;
         // New jobs may have come with a reading that was interrupted, too.
+        let manifest = self.manifest.as_ref();
         let begun = manifest.is_some_and(BatchManifest::was_begun);
         let sealing = Sealing {
             tenant: &self.tenant,

@@ -12,7 +12,7 @@ use crate::{context::Context, database::DatabaseArgs, output};
 /// Arguments of `spectemp sql`.
 #[derive(Args)]
 pub(crate) struct SqlArgs {
-    /// One select on the views answers, failures, evidence, rounds, videos and jobs_by_state (docs/sql.md describes their columns).
+    /// One select on the views answers, failures, evidence, rounds, stages, videos and jobs_by_state (docs/sql.md describes their columns).
     query: String,
     /// How the rows are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]

@@ -10,7 +10,7 @@ mod target;
 mod turn;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use spectemp_types::{Answer, Chooser, JobSpec, Round, Strategy, TimeSpan, Totals, Verdict};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ struct Job {
     setup: Setup,
     /// When the work on it began.
     began: Instant,
+    /// The same by the machine's clock, as Unix time in milliseconds.
+    zero_unix_ms: f64,
     /// The job's part of every seed.
     seed: u64,
     duration_s: f64,
@@ -154,7 +156,11 @@ impl Job {
             _ => None,
         };
         let seed = spec.fingerprint().seed();
-        Ok(Self { began: Instant::now(), seed, duration_s, target_prompts, draft_prompts, setup })
+        let (began, now) = (Instant::now(), SystemTime::now());
+        // A machine whose clock stands before 1970 tells no time at all.
+        let zero_unix_ms = now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1e3);
+        let zero_unix_ms = recorded(zero_unix_ms);
+        Ok(Self { began, zero_unix_ms, seed, duration_s, target_prompts, draft_prompts, setup })
     }
 
     /// Makes one round, and gives the conversation that the next one continues.
@@ -193,6 +199,7 @@ impl Job {
             io: work.io,
             times: work.times,
             timeline: work.timeline,
+            zero_unix_ms: Some(self.zero_unix_ms),
         };
         Ok((round, self.keeps_history().then_some(conversation)))
     }

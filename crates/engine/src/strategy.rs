@@ -122,6 +122,7 @@ mod tests {
             io: IoFigures::default(),
             times: StageTimes::default(),
             timeline: Vec::new(),
+            zero_unix_ms: None,
         }
     }
 

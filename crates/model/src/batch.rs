@@ -11,19 +11,16 @@ use candle_core::{DType, Tensor};
 use spectemp_engine::VlmError;
 
 use crate::ModelError;
+use crate::images;
 use crate::kernels::Threads;
 use crate::kv::Cache;
 use crate::memory::{Memory, Usage};
 use crate::network::Network;
 use crate::prefix::{ModelId, common};
-use crate::processor::Patches;
 use crate::prompt::PromptMaker;
 use crate::sequence::{Completed, Sequence};
 use crate::speculate::Pace;
 use crate::visions::VisionKey;
-
-/// Patches that go through the vision tower in one step; images are grouped up to it, a larger one goes alone.
-const VISION_PATCHES: usize = 1024;
 
 /// A request waits until another's prompt that begins alike has run, where that saves so many tokens at least and a
 /// quarter of those that it must run. Less, such as a system message, is sooner computed again.
@@ -246,18 +243,8 @@ impl Model {
     ) -> Result<(), ModelError> {
         let sequence = &mut self.active[number];
         let images = &sequence.prompt.images;
-        let mut patches = 0;
-        let fits = missing.iter().take_while(|&&index| {
-            patches += images[index].grid.patches();
-            patches <= VISION_PATCHES
-        });
-        let group = &missing[..fits.count().max(1)];
-        let processor = &self.maker.processor;
-        let patches = group.iter().map(|&index| processor.patches(&images[index].image));
-        let patches = patches.collect::<Result<Vec<_>, _>>()?;
-        let grids: Vec<_> = patches.iter().map(|patches| patches.grid).collect();
-        let stacked = Patches::stack(&patches, self.network.text.device())?;
-        let embeds = self.network.vision.forward(&stacked, &grids)?;
+        let group = images::first_group(images, missing);
+        let embeds = images::encode(&self.network, &self.maker.processor, images, group)?;
         let mut start = 0;
         for &index in group {
             let image = &images[index];
@@ -303,6 +290,8 @@ impl Model {
         let mut left = self.prefill_chunk;
         let decoding = self.active.iter().filter(|sequence| sequence.is_decoding()).count();
         let pays = self.pace.wants_guesses(decoding);
+        // A drafter is made piece by piece, one a step, and only while no prompt runs: nobody waits for more than a chunk.
+        let mut may_make = !self.active.iter().any(|sequence| sequence.wants_prefill().is_some());
         let mut batch = Batch {
             numbers: Vec::new(),
             decoding,
@@ -327,7 +316,7 @@ impl Model {
             }
             let prepared = catch_unwind(AssertUnwindSafe(|| {
                 let making = match guesses {
-                    Some(true) => sequence.propose(text)?,
+                    Some(true) => sequence.propose(text, may_make)?,
                     _ => None,
                 };
                 sequence.prepare(text, share)?;
@@ -335,8 +324,11 @@ impl Model {
             }));
             match prepared {
                 Ok(Ok(making)) => {
-                    making.iter().for_each(|&took| self.pace.count_start(took));
-                    batch.making += making.unwrap_or_default();
+                    if let Some(piece) = making {
+                        self.pace.count_piece(piece);
+                        batch.making += piece.took;
+                        may_make = false;
+                    }
                     batch.numbers.push(number);
                 }
                 Ok(Err(error)) => sequence.fail(error.into()),

@@ -17,6 +17,7 @@ mod files;
 mod gguf;
 mod golden;
 pub mod hub;
+mod images;
 pub mod kernels;
 pub mod kv;
 mod loader;

@@ -2,7 +2,7 @@
 //! step it says what it wants to run next ([`Sequence::prepare`]), the batch runs that together with what the others want,
 //! and gives back the rows of logits ([`Sequence::advance`]).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::Tensor;
 use spectemp_engine::{Generation, Request, VlmError};
@@ -15,7 +15,7 @@ use crate::memory::Usage;
 use crate::prompt::{Prompt, PromptImage, text_key};
 use crate::rope::{Position, next_position};
 use crate::score::Scoring;
-use crate::speculate::{Guess, Known, Speculator};
+use crate::speculate::{Guess, Known, Piece, Speculator};
 use crate::text::{Rows, Span, TextModel};
 use crate::writer::{Writer, Written};
 
@@ -191,11 +191,12 @@ impl Sequence {
         Some(speculator.most_sequences.map_or(pays, |most| decoding <= most))
     }
 
-    /// Guesses what comes next; gives the time that making the drafter took, where it was made now.
+    /// Guesses what comes next; nothing while the drafter is being made. Tells of the piece of it that was made now, where
+    /// that was allowed.
     ///
     /// # Errors
     /// Where the proposer fails.
-    pub(crate) fn propose(&mut self, text: &TextModel) -> Result<Option<Duration>, ModelError> {
+    pub(crate) fn propose(&mut self, text: &TextModel, may_make: bool) -> Result<Option<Piece>, ModelError> {
         let (Some(speculator), Some(writer)) = (&mut self.speculator, &mut self.writer) else {
             return Ok(None);
         };
@@ -208,7 +209,7 @@ impl Sequence {
         }
         let (prompt, cache) = (&self.prompt, &self.cache);
         let known = Known { prompt, decided: &decided, position: self.next, text, cache, room };
-        let making = speculator.proposer.start(&known)?;
+        let making = if may_make { speculator.proposer.start(&known)? } else { None };
         let guess = speculator.proposer.propose(&known)?;
         let vocab = text.vocab();
         self.guess = guess.pruned(|path| match path.iter().position(|&id| id as usize >= vocab) {

@@ -136,7 +136,7 @@ impl Speculation {
                     _ => Reducer::Attention,
                 };
                 let model = Arc::clone(draft?);
-                Some(Box::new(Draft { model, reducer, side: Side::new(widths, prune) }))
+                Some(Box::new(Draft { model, reducer, side: Side::new(widths, prune), making: None }))
             }
         }
     }
@@ -180,15 +180,24 @@ pub(crate) struct Known<'a> {
     pub(crate) room: usize,
 }
 
+/// A piece of the making of a drafter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Piece {
+    pub(crate) took: Duration,
+    /// Its share of the whole.
+    pub(crate) share: f64,
+}
+
 /// Guesses what one sequence writes next.
 pub(crate) trait Proposer: fmt::Debug + Send {
-    /// Gets ready for the first guesses; gives the time that it took, where there was anything to do.
+    /// Does the next piece of what is needed before the first guesses, where anything is: at most a group of images and a chunk
+    /// of the prompt.
     ///
     /// # Errors
     /// Where the device fails.
-    fn start(&mut self, known: &Known<'_>) -> Result<Option<Duration>, ModelError>;
+    fn start(&mut self, known: &Known<'_>) -> Result<Option<Piece>, ModelError>;
 
-    /// Guesses that follow all that is decided; none where it has no idea.
+    /// Guesses that follow all that is decided; none where it has no idea or is not ready.
     ///
     /// # Errors
     /// Where the device fails.
@@ -209,7 +218,7 @@ pub(crate) struct Lookup {
 }
 
 impl Proposer for Lookup {
-    fn start(&mut self, _known: &Known<'_>) -> Result<Option<Duration>, ModelError> {
+    fn start(&mut self, _known: &Known<'_>) -> Result<Option<Piece>, ModelError> {
         Ok(None)
     }
 

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn rounds_that_begin_in_one_cell_have_one_number() {
-        let beginning = |round, at_ms| Beginning { round, at_ms, resumed: false };
+        let beginning = |round, at_ms| Beginning { round, at_ms, pause: None };
         let rounds = vec![beginning(0, 0.0), beginning(1, 1.0), beginning(2, 50.0), beginning(10, 99.9)];
         let chart = Chart { spans: Vec::new(), rounds, total_ms: 100.0 };
         assert_eq!(beginnings(&chart, 20), "0         2         ");

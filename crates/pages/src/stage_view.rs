@@ -76,7 +76,7 @@ impl StageView {
         let mark = |round: &Beginning| RoundMark {
             x: percent(round.at_ms, &chart),
             number: round.round,
-            resumed: round.resumed,
+            resumed: round.pause.is_some(),
         };
         Some(Self {
             total: duration(chart.total_ms),

@@ -1,9 +1,11 @@
 //! The stage time line of a job: when frames were read, and when each model waited, looked, read and wrote.
 //!
 //! A round's times count from when the work on its job began, or went on after an interruption. The chart puts what was
-//! done in several sittings one after the other, and says where.
+//! done in several sittings one after the other, and says where and how long nothing was done between.
 
 use spectemp_types::{Round, Stage, TurnRole};
+
+use crate::text::duration;
 
 const SLACK_MS: f64 = 1.0;
 
@@ -62,9 +64,13 @@ impl Span {
 pub(crate) struct Beginning {
     pub(crate) round: u32,
     pub(crate) at_ms: f64,
-    /// The work was interrupted before it, for a time that is not known.
-    pub(crate) resumed: bool,
+    /// The work was interrupted before it.
+    pub(crate) pause: Option<Pause>,
 }
+
+/// How long nobody worked on the job, in milliseconds; none where the rounds do not tell, or clocks contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Pause(pub(crate) Option<f64>);
 
 /// The chart of a job.
 #[derive(Debug, PartialEq)]
@@ -76,23 +82,33 @@ pub(crate) struct Chart {
 }
 
 impl Chart {
-    /// The chart of `rounds`; none where no round tells its stages, as those of earlier versions do not.
+    /// The chart of `rounds`; none where no round tells its stages, as those of earlier builds do not.
     pub(crate) fn of(rounds: &[Round]) -> Option<Self> {
         let mut chart = Self { spans: Vec::new(), rounds: Vec::new(), total_ms: 0.0 };
-        // The present sitting's zero on the chart.
-        let mut zero_ms = 0.0;
+        // The present sitting's zero on the chart, and by the clock.
+        let (mut zero_ms, mut zero_unix_ms) = (0.0, None);
         for round in rounds {
             let Some(first_ms) = round.timeline.iter().map(|span| span.began_ms).reduce(f64::min) else {
                 continue;
             };
-            // A model's times come from its own clock readings: they may reach a little into what follows.
-            let resumed = zero_ms + first_ms + SLACK_MS < chart.total_ms;
-            if resumed {
+            let pause = match (zero_unix_ms, round.zero_unix_ms) {
+                _ if chart.rounds.is_empty() => None,
+                (Some(before), Some(now)) => (before != now).then(|| {
+                    let worked_ms = chart.total_ms - zero_ms;
+                    let away_ms = now - before - worked_ms;
+                    Pause((away_ms > 0.0).then_some(away_ms))
+                }),
+                // A model's times come from its own clock readings: they may reach a little into what follows.
+                _ => (zero_ms + first_ms + SLACK_MS < chart.total_ms).then_some(Pause(None)),
+            };
+            if pause.is_some() {
                 zero_ms = chart.total_ms;
             }
+            zero_unix_ms = round.zero_unix_ms;
             // What comes before the first stage of a sitting is part of its first round.
-            let at_ms = if resumed || chart.rounds.is_empty() { zero_ms } else { zero_ms + first_ms };
-            chart.rounds.push(Beginning { round: round.no, at_ms, resumed });
+            let first = pause.is_some() || chart.rounds.is_empty();
+            let at_ms = if first { zero_ms } else { zero_ms + first_ms };
+            chart.rounds.push(Beginning { round: round.no, at_ms, pause });
             chart.add(round, zero_ms);
         }
         (chart.total_ms > 0.0).then_some(chart)
@@ -131,10 +147,15 @@ impl Chart {
         (self.total_ms - told).max(0.0)
     }
 
-    /// Rounds before which the work was interrupted.
+    /// Rounds before which the work was interrupted, and for how long.
     pub(crate) fn interruptions(&self) -> Option<String> {
-        let resumed = self.rounds.iter().filter(|round| round.resumed);
-        let before: Vec<String> = resumed.map(|round| round.round.to_string()).collect();
+        let told = |round: &Beginning| {
+            Some(match round.pause?.0 {
+                Some(away_ms) => format!("{} (for {})", round.round, duration(away_ms)),
+                None => round.round.to_string(),
+            })
+        };
+        let before: Vec<String> = self.rounds.iter().filter_map(told).collect();
         (!before.is_empty()).then(|| format!("interrupted before round {}", before.join(", ")))
     }
 }
@@ -176,9 +197,27 @@ mod tests {
             span.ended_ms -= first_ms - 2.0;
         }
         let chart = Chart::of(&rounds).unwrap();
-        assert_eq!(chart.rounds[2], Beginning { round: 2, at_ms: end_ms, resumed: true });
+        assert_eq!(chart.rounds[2], Beginning { round: 2, at_ms: end_ms, pause: Some(Pause(None)) });
         assert!(chart.spans.iter().filter(|span| span.round == 2).all(|span| span.from_ms >= end_ms + 2.0));
         assert_eq!(chart.interruptions().as_deref(), Some("interrupted before round 2"));
+    }
+
+    #[test]
+    fn a_pause_is_as_long_as_the_clock_says() {
+        let mut rounds = rounds();
+        let worked_ms = Chart::of(&rounds[..2]).unwrap().total_ms;
+        let pause = |rounds: &[Round]| Chart::of(rounds).unwrap().rounds[2].pause;
+        rounds.iter_mut().for_each(|round| round.zero_unix_ms = Some(1_000_000.0));
+        assert_eq!(pause(&rounds), None);
+        // Its stages come late after its sitting's beginning, so that their times alone tell nothing.
+        rounds[2].zero_unix_ms = Some(1_090_000.0);
+        let away_ms = 90_000.0 - worked_ms;
+        assert_eq!(pause(&rounds), Some(Pause(Some(away_ms))));
+        let text = format!("interrupted before round 2 (for {})", duration(away_ms));
+        assert_eq!(Chart::of(&rounds[..3]).unwrap().interruptions(), Some(text));
+        // Another machine's clock is behind.
+        rounds[2].zero_unix_ms = Some(999_999.0);
+        assert_eq!(pause(&rounds), Some(Pause(None)));
     }
 
     #[test]

@@ -30,7 +30,8 @@ use crate::{
 };
 
 /// The documented views.
-pub const VIEWS: [&str; 6] = ["answers", "failures", "evidence", "rounds", "videos", "jobs_by_state"];
+pub const VIEWS: [&str; 7] =
+    ["answers", "failures", "evidence", "rounds", "stages", "videos", "jobs_by_state"];
 
 /// Names that begin like this are private.
 const PRIVATE: [&str; 4] = ["ledger_", "sqlite_", "_sqlx", "pragma_"];

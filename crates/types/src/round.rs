@@ -115,7 +115,8 @@ pub enum Stage {
     Generate,
 }
 
-/// When a stage began and ended, in milliseconds since the work on the job began (or went on, after an interruption).
+/// When a stage began and ended, in milliseconds since the round's `zero_unix_ms`: when the work on the job began (or went
+/// on, after an interruption).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageSpan {
     /// Which stage.
@@ -225,6 +226,10 @@ pub struct Round {
     /// When each stage began and ended, in order. Stages of other jobs on the same models overlap with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<StageSpan>,
+    /// The zero of `timeline` as Unix time in milliseconds, by the machine's clock: the time lines of jobs that ran together
+    /// can be laid over each other. Rounds of builds that did not write it yet have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_unix_ms: Option<f64>,
 }
 
 impl Round {

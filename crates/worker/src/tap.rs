@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use spectemp_engine::{
     FrameBatch, FrameError, FrameRequest, FrameSource, RgbImage, VideoFacts, resize_bicubic,
 };
@@ -19,6 +20,9 @@ use crate::error::JobError;
 
 /// The longer side of a thumbnail, in pixels.
 const THUMBNAIL_SIDE: u32 = 320;
+
+/// So many thumbnails are made and written at once: a write to a bucket is mostly waiting, and the round waits for all.
+const AT_ONCE: usize = 8;
 
 /// A frame source that remembers the images of the running round.
 pub(crate) struct Tap {
@@ -38,13 +42,13 @@ impl Tap {
             .zip(&round.frames)
             .filter_map(|(place, frame)| Some((place, images.get(&frame.pts_s.to_bits())?.clone())))
             .collect();
-        let encoded = tokio::task::spawn_blocking(move || encode(&shown)).await;
-        let encoded =
-            encoded.map_err(|cause| JobError::Permanent(format!("thumbnails failed: {cause}")))??;
-        for (frame, png) in encoded {
-            objects.put(&ObjectKey::Thumbnail { job, round: round.no, frame }, png).await?;
-        }
-        Ok(())
+        let written = stream::iter(shown).map(|(frame, image)| async move {
+            let encoded = tokio::task::spawn_blocking(move || encode(&image)).await;
+            let png =
+                encoded.map_err(|cause| JobError::Permanent(format!("thumbnail failed: {cause}")))??;
+            Ok(objects.put(&ObjectKey::Thumbnail { job, round: round.no, frame }, png).await?)
+        });
+        written.buffer_unordered(AT_ONCE).try_collect().await
     }
 
     fn images(&self) -> MutexGuard<'_, HashMap<u64, RgbImage>> {
@@ -73,16 +77,11 @@ impl FrameSource for Tap {
     }
 }
 
-fn encode(images: &[(u32, RgbImage)]) -> Result<Vec<(u32, Bytes)>, JobError> {
+fn encode(image: &RgbImage) -> Result<Bytes, JobError> {
     let fail = |cause: String| JobError::Permanent(format!("thumbnail failed: {cause}"));
-    images
-        .iter()
-        .map(|(place, image)| {
-            let small = shrink(image).map_err(fail)?;
-            let png = png_bytes(small.as_ref().unwrap_or(image)).map_err(|cause| fail(cause.to_string()))?;
-            Ok((*place, png.into()))
-        })
-        .collect()
+    let small = shrink(image).map_err(fail)?;
+    let png = png_bytes(small.as_ref().unwrap_or(image)).map_err(|cause| fail(cause.to_string()))?;
+    Ok(png.into())
 }
 
 /// The image with [`THUMBNAIL_SIDE`] as its longer side; none where it is small enough.

@@ -9,7 +9,7 @@ use crate::{
 
 /// Cancel a batch
 ///
-/// Every job of it that has not ended.
+/// Every job of it that has not ended. Where its lines are still read from a manifest, that ends, too.
 #[utoipa::path(
     post,
     path = "/batches/{batch}/cancel",

@@ -162,10 +162,10 @@ async fn from_body(
     let defaults = Defaults::new(state, query.plan, &set, query.priority, query.videos.as_deref())?;
     let opened = open(state, caller, wanted).await?;
     state.store.ledger().put_batch(&opened.batch).await?;
-    let mut taker = Taker::new(state.clone(), &caller.tenant, &opened.batch.name, defaults);
+    let mut taker = Taker::new(state.clone(), &caller.tenant, &opened.batch.name, defaults, None);
     read(&mut taker, request.into_body(), most).await?;
     // Without a manifest there is nobody who could have taken it over.
-    let intake = taker.seal(None).await?.unwrap_or_default();
+    let intake = taker.seal().await?.unwrap_or_default();
     Ok(answer(Intake { webhook_secret: opened.secret, ..intake }))
 }
 

@@ -4,7 +4,7 @@
 //! only: when a server dies in the middle, any other, or the same one when it is back, reads the manifest again from its
 //! start. Lines that are jobs already are found again and make no second ones.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use object_store::ObjectStoreExt as _;
@@ -113,28 +113,46 @@ async fn read_until(state: AppState, manifest: BatchManifest, stop: Cancellation
         biased;
         () = stop.cancelled() => true,
         () = read(&state, &manifest) => false,
+        () = lose(&state, &manifest) => false,
     };
     if stopped && let Err(error) = state.store.ledger().let_manifest_go(&manifest).await {
         tracing::debug!(error = %error, "a manifest is let go when its hold lapses");
     }
 }
 
+/// Keeps hold of the manifest until another process has it, or it is dropped.
+async fn lose(state: &AppState, manifest: &BatchManifest) {
+    let hold = state.settings.manifest_hold;
+    loop {
+        tokio::time::sleep(hold / 4).await;
+        match state.store.ledger().hold_manifest(manifest, hold).await {
+            Ok(true) => {}
+            Ok(false) => return tell_lost(manifest),
+            Err(error) => tracing::warn!(error = %error, "a manifest's hold cannot be renewed"),
+        }
+    }
+}
+
+fn tell_lost(manifest: &BatchManifest) {
+    tracing::info!(
+        batch.name = manifest.batch,
+        "a manifest was taken over, or its batch cancelled, while it was read"
+    );
+}
+
 /// Takes all lines and seals the batch; or puts the manifest off, or gives it up.
 async fn read(state: &AppState, manifest: &BatchManifest) {
     let BatchManifest { tenant, batch, .. } = manifest;
     let mut taker = match serde_json::from_str::<Defaults>(&manifest.defaults) {
-        Ok(defaults) => Taker::new(state.clone(), tenant, batch, defaults),
+        Ok(defaults) => Taker::new(state.clone(), tenant, batch, defaults, Some(manifest.clone())),
         Err(error) => {
             tracing::error!(batch.name = batch, error = %error, "the settings of a manifest cannot be read back");
             return;
         }
     };
     let sealed = match take(state, manifest, &mut taker).await {
-        Ok(true) => taker.seal(Some(manifest)).await,
-        Ok(false) => {
-            tracing::info!(batch.name = batch, "a manifest was taken over while it was read");
-            return;
-        }
+        Ok(()) if taker.is_lost() => return tell_lost(manifest),
+        Ok(()) => taker.seal().await,
         Err(error) => end_early(state, manifest, taker, &error).await,
     };
     match sealed {
@@ -155,10 +173,9 @@ fn tell(batch: &str, intake: Option<Intake>) {
     );
 }
 
-/// Takes the lines; false where the manifest belongs to another process by now.
-async fn take(state: &AppState, manifest: &BatchManifest, taker: &mut Taker) -> Result<bool, ApiError> {
-    let (ledger, hold, most) =
-        (state.store.ledger(), state.settings.manifest_hold, state.settings.batch_bytes);
+/// Takes the lines, as long as the manifest is this process's.
+async fn take(state: &AppState, manifest: &BatchManifest, taker: &mut Taker) -> Result<(), ApiError> {
+    let most = state.settings.batch_bytes;
     if manifest.tries > MOST_DEATHS {
         return Err(ApiError::TooLarge(format!("{MOST_DEATHS} readings of the manifest broke: split it")));
     }
@@ -168,7 +185,7 @@ async fn take(state: &AppState, manifest: &BatchManifest, taker: &mut Taker) -> 
         Err(object_store::Error::NotFound { .. }) => return Err(missing(&location.uri)),
         Err(error) => return Err(broke_off(&error)),
     };
-    let (mut bytes, mut held) = (0, Instant::now());
+    let mut bytes = 0;
     while let Some(piece) = object.next().await {
         let piece = piece.map_err(|error| broke_off(&error))?;
         bytes += piece.len() as u64;
@@ -176,14 +193,11 @@ async fn take(state: &AppState, manifest: &BatchManifest, taker: &mut Taker) -> 
             return Err(too_large(most));
         }
         taker.push(&piece).await?;
-        if held.elapsed() > hold / 4 {
-            held = Instant::now();
-            if !ledger.hold_manifest(manifest, hold).await? {
-                return Ok(false);
-            }
+        if taker.is_lost() {
+            break;
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// What object stores say may hold names that are not the caller's business.
@@ -205,7 +219,7 @@ async fn end_early(
     if final_one || manifest.tries >= MOST_TRIES {
         tracing::error!(batch.name = batch, error = %error, "a manifest was not read to its end");
         taker.note(error.to_string());
-        return taker.seal(Some(manifest)).await;
+        return taker.seal().await;
     }
     let after = AGAIN * 2_u32.pow(manifest.tries.saturating_sub(1).min(MOST_TRIES));
     tracing::warn!(

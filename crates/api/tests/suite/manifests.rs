@@ -142,3 +142,26 @@ async fn a_manifest_that_is_gone_meanwhile_ends_its_batch() {
     assert_eq!(bad["lines"][0]["line"], 0, "{bad}");
     assert!(bad["lines"][0]["error"].as_str().unwrap().contains("gone.jsonl does not exist"), "{bad}");
 }
+
+/// The reader gets half of the manifest, then nothing: the batch is cancelled while it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_batch_is_sealed_and_its_manifest_read_no_further() {
+    let lists = Lists::start().await;
+    let mut first = with(settings()).await;
+    first.end().await;
+    let server = first.beside(&lists.url).await;
+    let manifest = format!("{}q.jsonl", lists.url);
+    server.post("/api/v1/batches", &json!({"manifest": manifest, "name": "m"})).await.expect(202);
+    until(&server, |batch| batch["counts"]["queued"].as_u64() >= Some(2000)).await;
+    let cancelled = server.post("/api/v1/batches/m/cancel", &json!({})).await.expect(200);
+    assert!(cancelled["jobs"].as_u64() >= Some(2000), "{cancelled}");
+    let batch = server.get("/api/v1/batches/m").await.expect(200);
+    assert_eq!((&batch["sealed"], &batch["ended"]), (&json!(true), &json!(true)), "{batch}");
+    assert_eq!(batch["counts"]["cancelled"], cancelled["jobs"], "{batch}");
+    let bad = server.get("/api/v1/batches/m/bad-lines").await.expect(200);
+    assert!(bad["lines"][0]["error"].as_str().unwrap().contains("cancelled"), "{bad}");
+    // Longer than its hold: nobody takes it for abandoned.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(lists.readings.load(Ordering::SeqCst), 1);
+    assert_eq!(server.get("/api/v1/batches/m").await.expect(200)["counts"], batch["counts"]);
+}

@@ -76,6 +76,9 @@ async fn a_trace() {
         // The clock's; the rest repeats itself.
         (span.began_ms, span.ended_ms) = (0.0, 0.0);
     }
+    for round in &mut rounds {
+        assert!(round.zero_unix_ms.take().is_some());
+    }
     let facts = StillFrames::lasting(300.0).facts;
     let trace = Trace {
         version: Trace::VERSION,

@@ -51,6 +51,7 @@ fn bare(round: &Round) -> Round {
         io: IoFigures::default(),
         times: StageTimes::default(),
         timeline: Vec::new(),
+        zero_unix_ms: None,
         ..round.clone()
     };
     for turn in &mut round.turns {

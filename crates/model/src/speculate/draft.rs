@@ -3,22 +3,23 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use candle_core::Tensor;
 
 use super::drafter::{Side, run_embedded};
-use super::{Extent, Guess, Known, Proposer, density, look, prune};
+use super::{Extent, Guess, Known, Piece, Proposer, density, look, prune};
 use crate::ModelError;
 use crate::config::Config;
 use crate::device::{DTypeChoice, LoadOptions};
 use crate::files::ModelFiles;
+use crate::images;
 use crate::kernels::KvMeter;
 use crate::kv::Cache;
 use crate::network::Network;
-use crate::processor::{Patches, Processor};
+use crate::processor::Processor;
 use crate::prompt::{ImageHash, Prompt, PromptImage, PromptMaker};
 use crate::revision::revision;
+use crate::rope::Position;
 use crate::text::{Rows, Span};
 use crate::thread::DeviceThread;
 use crate::tokenizer::Tokenizer;
@@ -33,16 +34,13 @@ pub(crate) struct DraftModel {
     processor: Processor,
     /// Counts what its keys and values take.
     meter: KvMeter,
+    /// Tokens of a prompt that run in one call.
+    chunk: usize,
     /// Embeddings of images that were encoded, the latest of them.
     seen: Mutex<HashMap<ImageHash, Tensor>>,
     /// Most bytes of them that are kept for the next prompt.
     seen_bytes: usize,
 }
-
-/// Images that are encoded in one call.
-const GROUP: usize = 8;
-/// Tokens of the prompt that run in one call.
-const CHUNK: usize = 1024;
 
 /// The draft for one sequence.
 #[derive(Debug)]
@@ -50,6 +48,29 @@ pub(crate) struct Draft {
     pub(crate) model: Arc<DraftModel>,
     pub(crate) reducer: Reducer,
     pub(crate) side: Side,
+    /// Until the side is made.
+    pub(crate) making: Option<Making>,
+}
+
+/// A drafter that is being made.
+#[derive(Debug)]
+pub(crate) struct Making {
+    /// The prompt's images, as far as they are encoded.
+    embeds: Vec<Option<Tensor>>,
+    /// Once all of them are.
+    input: Option<Input>,
+    /// Calls in all.
+    calls: usize,
+}
+
+/// What the draft runs of the prompt.
+#[derive(Debug)]
+struct Input {
+    /// `[tokens, hidden]`
+    x: Tensor,
+    positions: Vec<Position>,
+    /// What ran of it.
+    cache: Cache,
 }
 
 /// How the visual tokens are made fewer.
@@ -70,8 +91,19 @@ struct Reduced {
 }
 
 impl Proposer for Draft {
-    fn start(&mut self, known: &Known<'_>) -> Result<Option<Duration>, ModelError> {
-        self.side.start(|prune| self.model.start(known, self.reducer, prune))
+    fn start(&mut self, known: &Known<'_>) -> Result<Option<Piece>, ModelError> {
+        let Self { model, reducer, side, making } = self;
+        let visual = known.prompt.visual().len();
+        let tokens = side.prompt_tokens(known.prompt.ids.len() - visual, visual);
+        side.start(|prune| {
+            let under_way = making.get_or_insert_with(|| model.begin(known.prompt, tokens));
+            let share = 1.0 / under_way.calls as f64;
+            let made = model.advance(known, (*reducer, prune), under_way)?;
+            if made.is_some() {
+                *making = None;
+            }
+            Ok((share, made))
+        })
     }
 
     fn propose(&mut self, known: &Known<'_>) -> Result<Guess, ModelError> {
@@ -83,7 +115,8 @@ impl Proposer for Draft {
     }
 
     fn held_bytes(&self) -> usize {
-        self.side.held_bytes()
+        let input = self.making.as_ref().and_then(|making| making.input.as_ref());
+        self.side.held_bytes() + input.map_or(0, |input| input.cache.bytes())
     }
 }
 
@@ -115,6 +148,7 @@ impl DraftModel {
             network: thread.network((&revision, options.dtype), &config, || Weights::open(files))?,
             processor: Processor::open(files, &config.vision)?,
             meter: thread.meter.clone(),
+            chunk: options.prefill_chunk.max(1),
             revision: (revision, options.dtype),
             seen: Mutex::default(),
             seen_bytes: options.vision_cache_bytes,
@@ -126,20 +160,53 @@ impl DraftModel {
         Ok(self.revision == (revision(files, options.dtype)?, options.dtype))
     }
 
-    /// Runs what the draft is to know of the prompt: all text, and the visual tokens that stay, at their positions.
-    fn start(&self, known: &Known<'_>, reducer: Reducer, prune: f64) -> Result<Cache, ModelError> {
+    /// Does the next piece of the making: runs what the draft is to know of the prompt, all text, and the visual tokens that
+    /// stay, at their positions. Gives the cache after the last one.
+    fn advance(
+        &self,
+        known: &Known<'_>,
+        (reducer, prune): (Reducer, f64),
+        making: &mut Making,
+    ) -> Result<Option<Cache>, ModelError> {
+        if !self.encode_piece(&known.prompt.images, &mut making.embeds)? {
+            return Ok(None);
+        }
+        let input = match making.input.take() {
+            Some(input) => input,
+            None => self.input(known, &making.embeds, (reducer, prune))?,
+        };
+        let Input { x, positions, mut cache } = input;
+        let first = cache.len();
+        let tokens = self.chunk.min(positions.len() - first);
+        let span = Span { cache: &mut cache, tokens, rows: Rows::None, tree: None };
+        let chunk = x.narrow(0, first, tokens)?.contiguous()?;
+        run_embedded(&self.network.text, &chunk, &positions[first..first + tokens], span)?;
+        if cache.len() == positions.len() {
+            return Ok(Some(cache));
+        }
+        making.input = Some(Input { x, positions, cache });
+        Ok(None)
+    }
+
+    /// What is to run of the prompt.
+    fn input(
+        &self,
+        known: &Known<'_>,
+        embeds: &[Option<Tensor>],
+        (reducer, prune): (Reducer, f64),
+    ) -> Result<Input, ModelError> {
         let (prompt, text) = (known.prompt, &self.network.text);
         let visual = prompt.visual();
-        let reduced = match visual.is_empty() {
-            true => None,
-            false => Some(reduce(known, &self.visual(prompt)?, reducer, prune)?),
+        let reduced = match embeds.iter().flatten().collect::<Vec<_>>()[..] {
+            [] => None,
+            ref all => Some(reduce(known, &Tensor::cat(all, 0)?, reducer, prune)?),
         };
         let mut kept = vec![true; prompt.ids.len()];
         visual.iter().for_each(|&at| kept[at] = false);
         reduced.iter().flat_map(|reduced| &reduced.places).for_each(|&place| kept[visual[place]] = true);
         let kept: Vec<usize> = (0..prompt.ids.len()).filter(|&at| kept[at]).collect();
         let ids: Vec<u32> = kept.iter().map(|&at| prompt.ids[at]).collect();
-        let positions: Vec<_> = kept.iter().map(|&at| prompt.positions[at]).collect();
+        let positions = kept.iter().map(|&at| prompt.positions[at]).collect();
         let x = text.embed(&ids)?;
         let mut done = 0;
         for image in &prompt.images {
@@ -152,40 +219,62 @@ impl DraftModel {
                 done += to - from;
             }
         }
-        let mut cache = text.metered_cache(&self.meter);
-        for first in (0..kept.len()).step_by(CHUNK) {
-            let tokens = CHUNK.min(kept.len() - first);
-            let span = Span { cache: &mut cache, tokens, rows: Rows::None, tree: None };
-            let x = x.narrow(0, first, tokens)?.contiguous()?;
-            run_embedded(text, &x, &positions[first..first + tokens], span)?;
-        }
-        Ok(cache)
+        Ok(Input { x, positions, cache: text.metered_cache(&self.meter) })
     }
 
-    /// Embeddings of a prompt's visual tokens, `[tokens, hidden]`.
-    fn visual(&self, prompt: &Prompt) -> Result<Tensor, ModelError> {
+    /// Begins a making: what of the images was encoded before, and in how many calls it will be done.
+    fn begin(&self, prompt: &Prompt, tokens: usize) -> Making {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = |embedding: &Tensor| embedding.elem_count() * embedding.dtype().size_in_bytes();
         if seen.values().map(bytes).sum::<usize>() > self.seen_bytes {
             seen.clear();
         }
-        let missing: Vec<&PromptImage> =
-            prompt.images.iter().filter(|image| !seen.contains_key(&image.hash)).collect();
-        for group in missing.chunks(GROUP) {
-            let patches = group.iter().map(|image| self.processor.patches(&image.image));
-            let patches = patches.collect::<Result<Vec<_>, _>>()?;
-            let grids: Vec<_> = group.iter().map(|image| image.grid).collect();
-            let stacked = Patches::stack(&patches, self.network.text.device())?;
-            let embeddings = self.network.vision.forward(&stacked, &grids)?;
-            let mut start = 0;
-            for image in group {
-                seen.insert(image.hash, embeddings.narrow(0, start, image.tokens)?);
-                start += image.tokens;
-            }
+        let embeds: Vec<_> = prompt.images.iter().map(|image| seen.get(&image.hash).cloned()).collect();
+        let (mut missing, mut groups) = (missing(&prompt.images, &embeds), 0_usize);
+        while !missing.is_empty() {
+            missing.drain(..images::first_group(&prompt.images, &missing).len());
+            groups += 1;
         }
-        let all = prompt.images.iter().filter_map(|image| seen.get(&image.hash));
-        Ok(Tensor::cat(&all.collect::<Vec<_>>(), 0)?)
+        // The last group and the first chunk share a call.
+        let calls = groups.saturating_sub(1) + tokens.div_ceil(self.chunk).max(1);
+        Making { embeds, input: None, calls }
     }
+
+    /// Encodes the next group of images; true where none is missing after it.
+    fn encode_piece(
+        &self,
+        prompt_images: &[PromptImage],
+        embeds: &mut [Option<Tensor>],
+    ) -> Result<bool, ModelError> {
+        let missing = missing(prompt_images, embeds);
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let group = images::first_group(prompt_images, &missing);
+        let encoded = images::encode(&self.network, &self.processor, prompt_images, group)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut start = 0;
+        for &number in group {
+            let image = &prompt_images[number];
+            let own = encoded.narrow(0, start, image.tokens)?;
+            start += image.tokens;
+            let equal = prompt_images.iter().zip(&mut *embeds).filter(|(other, _)| other.hash == image.hash);
+            equal.for_each(|(_, embed)| *embed = Some(own.clone()));
+            seen.insert(image.hash, own);
+        }
+        Ok(group.len() == missing.len())
+    }
+}
+
+/// Numbers of the images that were not encoded, of equal ones the first.
+fn missing(images: &[PromptImage], embeds: &[Option<Tensor>]) -> Vec<usize> {
+    let mut missing: Vec<usize> = Vec::new();
+    for (number, image) in images.iter().enumerate() {
+        if embeds[number].is_none() && missing.iter().all(|&other| images[other].hash != image.hash) {
+            missing.push(number);
+        }
+    }
+    missing
 }
 
 /// Makes the visual tokens fewer by a share of `prune`.

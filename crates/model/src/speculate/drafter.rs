@@ -1,12 +1,12 @@
 //! A model's cheap side: it runs on in a cache of its own, a pruned one, and grows guesses there. What the target then
 //! decides stays in that cache as far as it was guessed; the rest is run when the next guesses are grown.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::{DType, Tensor};
 
 use super::guess::Guess;
-use super::{Extent, Known};
+use super::{Extent, Known, Piece};
 use crate::ModelError;
 use crate::kv::Cache;
 use crate::rope::Position;
@@ -30,20 +30,22 @@ impl Side {
         Self { widths, prune, drafter: None }
     }
 
-    /// Makes the drafter, where there is none yet, from the cache that holds what it is to know of the prompt.
+    /// Goes on with the making of the drafter, where there is none yet. `make` does a piece, and gives its share of the whole
+    /// and, after the last one, the cache that holds what the drafter is to know of the prompt.
     pub(crate) fn start(
         &mut self,
-        make: impl FnOnce(f64) -> Result<Cache, ModelError>,
-    ) -> Result<Option<Duration>, ModelError> {
+        make: impl FnOnce(f64) -> Result<(f64, Option<Cache>), ModelError>,
+    ) -> Result<Option<Piece>, ModelError> {
         if self.drafter.is_some() {
             return Ok(None);
         }
         let start = Instant::now();
-        self.drafter = Some(Drafter::new(make(self.prune)?));
-        Ok(Some(start.elapsed()))
+        let (share, cache) = make(self.prune)?;
+        self.drafter = cache.map(Drafter::new);
+        Ok(Some(Piece { took: start.elapsed(), share }))
     }
 
-    /// Guesses with `text`, once it was started.
+    /// Guesses with `text`, once the drafter is made.
     pub(crate) fn guess(&mut self, known: &Known<'_>, text: &TextModel) -> Result<Guess, ModelError> {
         let Some(drafter) = &mut self.drafter else { return Ok(Guess::default()) };
         let decided = Decided { ids: known.decided, position: known.position };
@@ -53,8 +55,13 @@ impl Side {
 
     /// Tokens that its cache may hold.
     pub(crate) fn most_tokens(&self, extent: Extent) -> usize {
-        let kept = (extent.visual as f64 * (1.0 - self.prune)).ceil() as usize;
-        extent.text + kept.max(extent.visual.min(1)) + extent.after
+        self.prompt_tokens(extent.text, extent.visual) + extent.after
+    }
+
+    /// Those of a prompt with so many tokens.
+    pub(crate) fn prompt_tokens(&self, text: usize, visual: usize) -> usize {
+        let kept = (visual as f64 * (1.0 - self.prune)).ceil() as usize;
+        text + kept.max(visual.min(1))
     }
 
     pub(crate) fn held_bytes(&self) -> usize {

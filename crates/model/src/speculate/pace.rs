@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::Piece;
+
 /// Steps of each way that are tried first.
 const TRIAL: u32 = 8;
 /// Steps until the slower way is looked at again the first time, the last time, and for how long.
@@ -21,7 +23,7 @@ const TURN: f64 = 64.0;
 #[derive(Debug)]
 pub(crate) struct Pace {
     crowds: [Crowd; MOST_SEQUENCES],
-    /// Making a drafter for a sequence: seconds and how often.
+    /// Making a drafter for a sequence: seconds, and how many were made.
     starts: Mean,
     /// Tokens of a turn and how many turns.
     turns: Mean,
@@ -92,9 +94,9 @@ impl Pace {
         self.crowds[sequences - 1] = crowd;
     }
 
-    /// Counts the making of a drafter.
-    pub(crate) fn count_start(&mut self, took: Duration) {
-        self.starts.add(took.as_secs_f64(), 1.0);
+    /// Counts a piece of the making of a drafter.
+    pub(crate) fn count_piece(&mut self, piece: Piece) {
+        self.starts.add(piece.took.as_secs_f64(), piece.share);
     }
 
     /// Counts a turn that is written.
@@ -192,7 +194,9 @@ mod tests {
     #[test]
     fn making_a_drafter_must_pay_over_a_turn() {
         let mut pace = Pace::default();
-        pace.count_start(ms(640));
+        for _ in 0..4 {
+            pace.count_piece(Piece { took: ms(160), share: 0.25 });
+        }
         // 10 ms of each token for the start, at 64 tokens to a turn.
         run(&mut pace, 60, (10, 5), 1);
         assert!(!pace.wants_guesses(1));

@@ -1,11 +1,9 @@
 //! Sparse self-drafting (Sparse-to-Dense): the model itself runs on over the visual tokens that each of its layers looks at
 //! most, chosen once after the prompt. The same weights, less to attend to.
 
-use std::time::Duration;
-
 use super::drafter::Side;
 use super::prune::largest;
-use super::{Extent, Guess, Known, Proposer, look};
+use super::{Extent, Guess, Known, Piece, Proposer, look};
 use crate::ModelError;
 use crate::kv::Cache;
 
@@ -16,8 +14,8 @@ pub(crate) struct Sparse {
 }
 
 impl Proposer for Sparse {
-    fn start(&mut self, known: &Known<'_>) -> Result<Option<Duration>, ModelError> {
-        self.side.start(|prune| sparse(known, prune))
+    fn start(&mut self, known: &Known<'_>) -> Result<Option<Piece>, ModelError> {
+        self.side.start(|prune| Ok((1.0, Some(sparse(known, prune)?))))
     }
 
     fn propose(&mut self, known: &Known<'_>) -> Result<Guess, ModelError> {

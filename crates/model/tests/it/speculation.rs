@@ -6,7 +6,7 @@ use std::path::Path;
 use spectemp_engine::{
     AnswerForm, Decimal, Ending, Generation, Grammar, Message, Part, Request, Role, Sampling, Times, Vlm,
 };
-use spectemp_model::{ModelFiles, ProposerChoice, QwenVlm, Speculation, SpeculationFigures};
+use spectemp_model::{LoadOptions, ModelFiles, ProposerChoice, QwenVlm, Speculation, SpeculationFigures};
 
 use crate::forms::random_model;
 use crate::support::{data, demo, image, load, message, options, request, text};
@@ -133,6 +133,26 @@ async fn the_golden_checkpoint_speculates_with_itself_and_everything_comes_true(
     assert_eq!(greedy.missed, 0, "{greedy:?}");
     // The first token comes with the prompt; then five a call: four guesses and the one after them.
     assert_eq!((greedy.calls, greedy.accepted), (5, 18));
+}
+
+/// A draft's cache of a prompt is made chunk by chunk; meanwhile the target writes without guesses.
+#[tokio::test]
+async fn a_drafter_in_pieces_guesses_later_and_as_well() {
+    let target = data("untied/model");
+    let request = request(question(4, "red"), 24);
+    let plain = generate(&load(&target), &request).await;
+    let mut calls = Vec::new();
+    for prefill_chunk in [512, 32, 8] {
+        let options = LoadOptions { prefill_chunk, ..options() };
+        let speculation = by(ProposerChoice::Draft, &CHAIN, 0.0);
+        let draft = ModelFiles::folder(&target);
+        let model = load(&target).speculating(speculation, Some(&draft), &options).expect("it can guess");
+        assert_eq!(generate(&model, &request).await.tokens, plain.tokens, "{prefill_chunk}");
+        let figures = model.speculation_figures();
+        assert_eq!(figures.missed, 0, "{prefill_chunk} {figures:?}");
+        calls.push(figures.calls);
+    }
+    assert!(calls[0] > calls[1] && calls[1] > calls[2] && calls[2] > 0, "{calls:?}");
 }
 
 #[tokio::test]

@@ -43,11 +43,13 @@ impl Ledger {
         self.change("change a job's priority", id, set, Some(priority.into())).await
     }
 
-    /// Cancels all jobs of a batch that have not ended; how many.
+    /// Cancels all jobs of a batch that have not ended; how many. Manifests that are still read for it are dropped first, so
+    /// that no further job comes of them.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Database`].
     pub async fn cancel_batch(&self, tenant: &str, batch: &str) -> Result<u64, StoreError> {
+        self.drop_manifests(tenant, batch).await?;
         let set = format!("{CANCELLED} where tenant = $1 and batch = $2 and status in ('queued', 'running')");
         self.change_batch("cancel a batch", tenant, batch, &set).await
     }

@@ -50,7 +50,7 @@ impl LedgerReader {
     }
 
     /// Runs the statements of a claim, a checkpoint, a sweep and the lists as they are, with a job that waits, and
-    /// undoes them. Empty for a file, or where no job waits.
+    /// undoes them; then questions to the views, as `spectemp_reader` of its tenant. Empty for a file, or where no job waits.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Database`].
@@ -59,8 +59,15 @@ impl LedgerReader {
         let Some((id, tenant, batch, video)) = some_job(pool).await? else { return Ok(Vec::new()) };
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
         let mut explained = Vec::new();
-        for (name, statement) in statements(id, &quoted(&tenant), &quoted(&batch), &quoted(&video)) {
+        let own = statements(id, &quoted(&tenant), &quoted(&batch), &quoted(&video)).into_iter();
+        let own = own.map(|(name, statement)| (name, None, statement));
+        let views = views(&quoted(&video), begun_job(pool).await?.unwrap_or(id)).into_iter();
+        let views = views.map(|(name, statement)| (name, Some(tenant.as_str()), statement));
+        for (name, reader_of, statement) in own.chain(views) {
             let mut transaction = pool.begin().await.map_err(StoreError::database(WHAT))?;
+            if let Some(tenant) = reader_of {
+                become_reader(&mut transaction, tenant).await?;
+            }
             let plan = plan_of(&mut transaction, &statement).await?;
             transaction.rollback().await.map_err(StoreError::database(WHAT))?;
             explained.push(Explained { name, plan });
@@ -79,6 +86,15 @@ async fn some_job(pool: &PgPool) -> Result<Option<(JobId, String, String, String
     Ok(row.map(|(id, tenant, batch, video)| (JobId::from(id), tenant, batch, video)))
 }
 
+/// A job that has rounds.
+async fn begun_job(pool: &PgPool) -> Result<Option<JobId>, StoreError> {
+    let id: Option<sqlx::types::Uuid> = sqlx::query_scalar("select job_id from ledger_rounds limit 1")
+        .fetch_optional(pool)
+        .await
+        .map_err(StoreError::database(WHAT))?;
+    Ok(id.map(JobId::from))
+}
+
 async fn plan_of(connection: &mut PgConnection, statement: &str) -> Result<String, StoreError> {
     let statement = spell(statement, LedgerKind::Postgres);
     let lines: Vec<String> =
@@ -88,6 +104,46 @@ async fn plan_of(connection: &mut PgConnection, statement: &str) -> Result<Strin
             .await
             .map_err(StoreError::database(WHAT))?;
     Ok(lines.join("\n"))
+}
+
+/// Goes on as who asks in SQL for `tenant`, until the transaction ends.
+async fn become_reader(connection: &mut PgConnection, tenant: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into ledger_reader_sessions (pid, started_us, tenant) \
+         select pg_backend_pid(), cast(extract(epoch from backend_start) * 1000000 as bigint), $1 \
+         from pg_stat_get_activity(pg_backend_pid()) \
+         on conflict (pid) do update set started_us = excluded.started_us, tenant = excluded.tenant",
+    )
+    .bind(tenant)
+    .execute(&mut *connection)
+    .await
+    .map_err(StoreError::database(WHAT))?;
+    sqlx::query("set local role spectemp_reader")
+        .execute(connection)
+        .await
+        .map_err(StoreError::database(WHAT))?;
+    Ok(())
+}
+
+/// What people ask the views.
+fn views(video: &str, begun: JobId) -> Vec<(&'static str, String)> {
+    vec![
+        ("view: jobs by state", "select state, sum(jobs) from jobs_by_state group by state".to_owned()),
+        (
+            "view: the newest answers",
+            "select id, answer, confidence from answers order by answered_at desc limit 20".to_owned(),
+        ),
+        (
+            "view: the answers about a video",
+            format!("select id, question, answer from answers where video = {video}"),
+        ),
+        (
+            "view: the rounds of a question",
+            format!(
+                "select round, verdict, start_s, end_s from rounds where job_id = '{begun}' order by round"
+            ),
+        ),
+    ]
 }
 
 /// The statements as the ledger spells them, with literals for their values.
@@ -156,7 +212,5 @@ fn statements(id: JobId, tenant: &str, batch: &str, video: &str) -> Vec<(&'stati
                  order by j.seq limit 100"
             ),
         ),
-        ("view: jobs_by_state", "select * from jobs_by_state".to_owned()),
-        ("view: the newest answers", "select * from answers where batch = 'bench' limit 20".to_owned()),
     ]
 }

@@ -3,13 +3,16 @@
 //! That does no harm: a line that is a job already finds its job there.
 //!
 //! A batch is sealed only when none of its manifests is left, in one transaction with the end of the last one.
+//!
+//! Jobs of a manifest are submitted in a transaction that locks its row: whoever has dropped the row can rely on it that
+//! no further job comes of it.
 
 use std::time::Duration;
 
-use super::{Batch, Ledger, batch};
+use super::{Batch, Ledger, NewJob, Submission, batch, submit};
 use crate::{
     StoreError,
-    db::{Row, query},
+    db::{Row, Transaction, query},
 };
 
 /// A manifest that is held by the caller.
@@ -52,6 +55,12 @@ impl BatchManifest {
         })
     }
 }
+
+/// Results are to be written again, and the webhook called again.
+const TELL_AGAIN: &str = ", exported_at = null, told_at = null, tries = 0, error = null";
+
+/// What stands among the bad lines of a batch that was cancelled while its lines were read, under the number 0.
+const CANCELLED: &str = "the batch was cancelled before all lines of its manifest were read";
 
 /// The end of an upload to a batch.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +139,70 @@ impl Ledger {
         Ok(held > 0)
     }
 
+    /// Submits `jobs`, which stand in `manifest`, as [`Self::submit_jobs`]. `None`, and nothing is submitted, where another
+    /// process has the manifest, or it is done or dropped.
+    ///
+    /// # Errors
+    /// As [`Self::submit_jobs`].
+    pub async fn submit_listed(
+        &self,
+        manifest: &BatchManifest,
+        jobs: &[NewJob],
+    ) -> Result<Option<Vec<Submission>>, StoreError> {
+        let mut transaction = self.writes.begin(submit::WHAT).await?;
+        let held =
+            query(submit::WHAT, "select seq from ledger_manifests where seq = $1 and holder = $2 {lock}")
+                .bind(manifest.id)
+                .bind(&manifest.holder)
+                .optional(&mut transaction)
+                .await?;
+        if held.is_none() {
+            return Ok(None);
+        }
+        let submissions =
+            self.submit_within(&mut transaction, &manifest.tenant, &manifest.batch, jobs).await?;
+        transaction.commit(submit::WHAT).await?;
+        Ok(Some(submissions))
+    }
+
+    /// Drops what is still to be read for a batch, and seals it; its bad lines say so.
+    pub(super) async fn drop_manifests(&self, tenant: &str, batch: &str) -> Result<(), StoreError> {
+        const WHAT: &str = "drop the manifests of a batch";
+        let mut transaction = self.writes.begin(WHAT).await?;
+        lock_batch(WHAT, tenant, batch, &mut transaction).await?;
+        let dropped = query(WHAT, "delete from ledger_manifests where tenant = $1 and batch = $2")
+            .bind(tenant)
+            .bind(batch)
+            .execute(&mut transaction)
+            .await?;
+        if dropped == 0 {
+            return Ok(());
+        }
+        query(
+            WHAT,
+            "insert into ledger_bad_lines (tenant, batch, line, error) values ($1, $2, 0, $3) \
+             on conflict (tenant, batch, line) do nothing",
+        )
+        .bind(tenant)
+        .bind(batch)
+        .bind(CANCELLED)
+        .execute(&mut transaction)
+        .await?;
+        query(
+            WHAT,
+            format!(
+                "update ledger_batches set sealed = true, next_at = {{now}}{TELL_AGAIN}, bad_lines = \
+                 (select count(*) from ledger_bad_lines l where l.tenant = $1 and l.batch = $2) \
+                 where tenant = $1 and name = $2"
+            ),
+        )
+        .bind(tenant)
+        .bind(batch)
+        .execute(&mut transaction)
+        .await?;
+        transaction.commit(WHAT).await
+    }
+
     /// Lets go of a manifest that could not be read, and why: it comes again after a while.
     ///
     /// # Errors
@@ -179,13 +252,7 @@ impl Ledger {
     pub async fn seal_batch(&self, sealing: &Sealing<'_>) -> Result<bool, StoreError> {
         const WHAT: &str = "seal a batch";
         let mut transaction = self.writes.begin(WHAT).await?;
-        // Two uploads that end together must not each take the other for unfinished: the second one waits here, and its
-        // statements below see what the first one has done.
-        query(WHAT, "select seq from ledger_batches where tenant = $1 and name = $2 {lock}")
-            .bind(sealing.tenant)
-            .bind(sealing.batch)
-            .all(&mut transaction)
-            .await?;
+        lock_batch(WHAT, sealing.tenant, sealing.batch, &mut transaction).await?;
         if let Some(manifest) = sealing.manifest {
             let done = query(WHAT, "delete from ledger_manifests where seq = $1 and holder = $2")
                 .bind(manifest.id)
@@ -197,7 +264,7 @@ impl Ledger {
             }
         }
         let again = match sealing.new_jobs {
-            true => ", exported_at = null, told_at = null, tries = 0, error = null",
+            true => TELL_AGAIN,
             false => "",
         };
         query(
@@ -216,4 +283,20 @@ impl Ledger {
         transaction.commit(WHAT).await?;
         Ok(true)
     }
+}
+
+/// Two uploads that end together must not each take the other for unfinished: the second one waits here, and the
+/// statements after it see what the first one has done.
+async fn lock_batch(
+    what: &'static str,
+    tenant: &str,
+    batch: &str,
+    transaction: &mut Transaction,
+) -> Result<(), StoreError> {
+    query(what, "select seq from ledger_batches where tenant = $1 and name = $2 {lock}")
+        .bind(tenant)
+        .bind(batch)
+        .all(transaction)
+        .await
+        .map(drop)
 }

@@ -13,7 +13,7 @@ use crate::{
 
 /// Jobs of one statement.
 const CHUNK: usize = 2000;
-const WHAT: &str = "submit jobs";
+pub(super) const WHAT: &str = "submit jobs";
 
 /// A job to submit.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,25 +86,37 @@ impl Ledger {
         batch: &str,
         jobs: &[NewJob],
     ) -> Result<Vec<Submission>, StoreError> {
-        let place = Place { tenant, batch };
         if jobs.len() <= 1 {
             // One statement is a transaction of its own.
-            return submit_chunk(&mut Where::Pool(&self.writes), place, jobs).await;
+            return submit_chunk(&mut Where::Pool(&self.writes), Place { tenant, batch }, jobs).await;
         }
         let mut transaction = self.writes.begin(WHAT).await?;
+        let submissions = self.submit_within(&mut transaction, tenant, batch, jobs).await?;
+        transaction.commit(WHAT).await?;
+        Ok(submissions)
+    }
+
+    /// Submits `jobs` as part of a transaction.
+    pub(super) async fn submit_within(
+        &self,
+        transaction: &mut Transaction,
+        tenant: &str,
+        batch: &str,
+        jobs: &[NewJob],
+    ) -> Result<Vec<Submission>, StoreError> {
         if self.kind() == LedgerKind::Postgres {
             // Two callers with the same jobs in another order would wait for each other's rows.
             query(WHAT, "select pg_advisory_xact_lock(hashtextextended($1, hashtextextended($2, 1)))")
                 .bind(tenant)
                 .bind(batch)
-                .execute(&mut transaction)
+                .execute(&mut *transaction)
                 .await?;
         }
         let mut submissions = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(CHUNK) {
-            submissions.extend(submit_chunk(&mut Where::Transaction(&mut transaction), place, chunk).await?);
+            let place = Place { tenant, batch };
+            submissions.extend(submit_chunk(&mut Where::Transaction(transaction), place, chunk).await?);
         }
-        transaction.commit(WHAT).await?;
         Ok(submissions)
     }
 }

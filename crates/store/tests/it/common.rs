@@ -3,8 +3,8 @@
 use spectemp_store::{Claim, Claimed, Home};
 use spectemp_types::{
     Answer, Chooser, DenseSample, Evidence, FrameRef, IoFigures, JobId, JobSpec, ModelRevision, Plan,
-    Question, Round, StageTimes, TimeSpan, TokenCounts, Totals, Trace, TraceVideo, Turn, TurnFinish,
-    TurnKind, TurnRole, Verdict, VideoUri,
+    Question, Round, Stage, StageSpan, StageTimes, TimeSpan, TokenCounts, Totals, Trace, TraceVideo, Turn,
+    TurnFinish, TurnKind, TurnRole, Verdict, VideoUri,
 };
 use tempfile::TempDir;
 
@@ -44,6 +44,7 @@ fn frame(pts_s: f64) -> FrameRef {
 /// Round 0 names a segment, later ones look at it.
 pub(crate) fn round(no: u32) -> Round {
     let next = TimeSpan { start_s: 10.0, end_s: 20.0 };
+    let at_ms = 10.0 * f64::from(no);
     let tokens = TokenCounts { text: 50, visual: 64, reused: 10, encoded: 60, generated: 7 };
     let times = StageTimes {
         fetch_ms: 1.5,
@@ -79,7 +80,11 @@ pub(crate) fn round(no: u32) -> Round {
         warnings: vec![],
         io: IoFigures { requests: 3, bytes: 1000, decoded_frames: 4, full_scan: false },
         times,
-        timeline: Vec::new(),
+        timeline: vec![
+            StageSpan { stage: Stage::Frames, turn: None, began_ms: at_ms, ended_ms: at_ms + 3.0 },
+            StageSpan { stage: Stage::Generate, turn: Some(0), began_ms: at_ms + 4.0, ended_ms: at_ms + 9.0 },
+        ],
+        zero_unix_ms: Some(1_700_000_000_000.0),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use spectemp_store::{Batch, Ledger, Sealing};
+use spectemp_store::{Batch, Ledger, NewJob, Sealing};
 
-use crate::ledgers::both;
+use crate::{common::spec, ledgers::both};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -92,5 +92,66 @@ async fn uploads_that_end_together_leave_a_sealed_batch() {
             assert!(a.unwrap() && b.unwrap(), "{name}");
             assert!(sealed(&ledger).await, "{name}");
         }
+    }
+}
+
+fn listed(numbers: std::ops::Range<u32>) -> Vec<NewJob> {
+    numbers.map(|number| spec(&format!("q{number}"), "/v/a.mp4").into()).collect()
+}
+
+/// Queued and cancelled jobs of the batch.
+async fn jobs(ledger: &Ledger) -> (u64, u64) {
+    let counts = ledger.counts_of(Some("acme"), Some("b")).await.unwrap();
+    (counts.queued, counts.cancelled)
+}
+
+#[tokio::test]
+async fn a_cancelled_batch_gets_no_more_jobs_of_its_manifests() {
+    for (name, ledger, _raw) in both().await {
+        ledger.put_manifest(&batch(), "s3://b/1.jsonl", "{}").await.unwrap();
+        ledger.put_manifest(&batch(), "s3://b/2.jsonl", "{}").await.unwrap();
+        let read = ledger.take_manifest("a", MINUTE).await.unwrap().unwrap();
+        assert!(ledger.submit_listed(&read, &listed(0..3)).await.unwrap().is_some(), "{name}");
+        assert_eq!(ledger.cancel_batch("acme", "b").await.unwrap(), 3, "{name}");
+        assert!(ledger.submit_listed(&read, &listed(3..6)).await.unwrap().is_none(), "{name}");
+        assert!(ledger.submit_listed(&read, &listed(3..4)).await.unwrap().is_none(), "{name}: not even one");
+        assert!(!ledger.hold_manifest(&read, MINUTE).await.unwrap(), "{name}");
+        assert!(
+            !ledger.seal_batch(&Sealing { manifest: Some(&read), bad_lines: 9, ..sealing() }).await.unwrap()
+        );
+        assert_eq!(
+            ledger.take_manifest("b", MINUTE).await.unwrap(),
+            None,
+            "{name}: nobody reads the other one"
+        );
+        let ended = ledger.batch("acme", "b").await.unwrap().unwrap();
+        assert_eq!((ended.sealed, ended.bad_lines), (true, 1), "{name}");
+        let bad = ledger.bad_lines("acme", "b", None, 10).await.unwrap();
+        assert_eq!(bad.rows.len(), 1, "{name}");
+        assert_eq!(bad.rows[0].line, 0);
+        assert!(bad.rows[0].error.contains("cancelled"), "{}", bad.rows[0].error);
+        // An upload to it goes on as to any other.
+        ledger.submit_jobs("acme", "b", &listed(6..8)).await.unwrap();
+        assert_eq!(jobs(&ledger).await, (2, 3), "{name}");
+        assert_eq!(ledger.cancel_batch("acme", "b").await.unwrap(), 2);
+        assert_eq!(ledger.batch("acme", "b").await.unwrap().unwrap().bad_lines, 1, "{name}: once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_in_the_middle_of_a_submission_leaves_no_job_in_the_queue() {
+    for (name, ledger, _raw) in both().await {
+        let mut all = 0;
+        for round in 0..20 {
+            ledger.put_manifest(&batch(), "s3://b/1.jsonl", "{}").await.unwrap();
+            let read = ledger.take_manifest("a", MINUTE).await.unwrap().unwrap();
+            let jobs_of_it = listed(round * 100..(round + 1) * 100);
+            let (submitted, cancelled) =
+                tokio::join!(ledger.submit_listed(&read, &jobs_of_it), ledger.cancel_batch("acme", "b"));
+            let came = submitted.unwrap().map_or(0, |submissions| submissions.len() as u64);
+            assert_eq!(cancelled.unwrap(), came, "{name}");
+            all += came;
+        }
+        assert_eq!(jobs(&ledger).await, (0, all), "{name}");
     }
 }

@@ -71,9 +71,15 @@ async fn rows(ledger: &Ledger, tenant: &str, query: &str) -> Vec<Vec<Value>> {
 #[tokio::test]
 async fn each_tenant_sees_its_own_rows_in_each_view() {
     let (ledger, _url) = answered().await;
-    for (view, of_acme) in
-        [("answers", 1), ("failures", 1), ("evidence", 2), ("rounds", 2), ("videos", 1), ("jobs_by_state", 2)]
-    {
+    for (view, of_acme) in [
+        ("answers", 1),
+        ("failures", 1),
+        ("evidence", 2),
+        ("rounds", 2),
+        ("stages", 4),
+        ("videos", 1),
+        ("jobs_by_state", 2),
+    ] {
         let query = format!("select tenant, count(*) from {view} group by tenant");
         assert_eq!(rows(&ledger, "acme", &query).await, [[json!("acme"), json!(of_acme)]], "{view}");
         assert!(rows(&ledger, "nobody", &query).await.is_empty(), "{view}");
@@ -109,6 +115,50 @@ async fn each_tenant_sees_its_own_rows_in_each_view() {
         rows(
             &ledger,
             "acme",
+            "select id, round, stage, turn, role, began_ms, ended_ms, began_at, ended_at from stages \
+             order by began_at limit 3"
+        )
+        .await,
+        [
+            [
+                json!("acme-1"),
+                json!(0),
+                json!("frames"),
+                json!(null),
+                json!(null),
+                json!(0.0),
+                json!(3.0),
+                json!("2023-11-14T22:13:20.000Z"),
+                json!("2023-11-14T22:13:20.003Z")
+            ],
+            [
+                json!("acme-1"),
+                json!(0),
+                json!("generate"),
+                json!(0),
+                json!("target"),
+                json!(4.0),
+                json!(9.0),
+                json!("2023-11-14T22:13:20.004Z"),
+                json!("2023-11-14T22:13:20.009Z")
+            ],
+            [
+                json!("acme-1"),
+                json!(1),
+                json!("frames"),
+                json!(null),
+                json!(null),
+                json!(10.0),
+                json!(13.0),
+                json!("2023-11-14T22:13:20.010Z"),
+                json!("2023-11-14T22:13:20.013Z")
+            ],
+        ]
+    );
+    assert_eq!(
+        rows(
+            &ledger,
+            "acme",
             "select video, bytes, probe ->> 'container' as c, index_bytes, jobs from videos"
         )
         .await,
@@ -136,7 +186,7 @@ async fn usual_questions_are_allowed_and_types_are_few() {
         "select row_number() over (order by round) from rounds",
         "values (1), (2)",
         "table answers",
-        "select * from videos, failures, evidence, rounds, answers, jobs_by_state",
+        "select * from videos, failures, evidence, rounds, stages, answers, jobs_by_state",
         "select 1 as same, 2 as same",
     ] {
         ledger
@@ -344,4 +394,26 @@ async fn without_the_readers_login_there_is_no_sql() {
     let error = ledger.sql(DEFAULT_TENANT, "select 1", SqlLimits::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::NoReader), "{error}");
     assert!(error.to_string().contains("--reader-url"));
+}
+
+#[tokio::test]
+async fn the_server_explains_what_runs_for_every_job_and_what_a_reader_asks() {
+    let (ledger, _url) = answered().await;
+    let before = ledger.counts(None).await.unwrap();
+    let explained = ledger.explain().await.unwrap();
+    for (name, table) in [
+        ("claim: the best job", "ledger_jobs"),
+        ("checkpoint: the guard of the insert", "ledger_rounds"),
+        ("view: the newest answers", "ledger_answers"),
+        ("view: the rounds of a question", "ledger_rounds"),
+    ] {
+        let found = explained.iter().find(|explained| explained.name == name);
+        let plan = &found.unwrap_or_else(|| panic!("{name} is missing: {explained:?}")).plan;
+        assert!(plan.contains(table) && plan.contains("actual"), "{name}: {plan}");
+    }
+    // As a reader: what it sees is filtered by its tenant.
+    let views: Vec<_> = explained.iter().filter(|explained| explained.name.starts_with("view")).collect();
+    assert!(views.len() >= 4 && views.iter().all(|view| view.plan.contains("tenant = ")), "{views:?}");
+    assert_eq!(ledger.counts(None).await.unwrap(), before, "all of it is undone");
+    assert!(rows(&ledger, "nobody", "select * from answers").await.is_empty(), "its tenant, too");
 }

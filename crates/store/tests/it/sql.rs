@@ -63,6 +63,51 @@ async fn the_views_say_what_happened() {
     assert_eq!(
         rows(
             &home,
+            "select id, round, stage, turn, role, began_ms, ended_ms, began_at, ended_at from stages \
+                     order by began_at limit 3"
+        )
+        .await,
+        [
+            vec![
+                json!("q1"),
+                json!(0),
+                json!("frames"),
+                json!(null),
+                json!(null),
+                json!(0.0),
+                json!(3.0),
+                json!("2023-11-14T22:13:20.000Z"),
+                json!("2023-11-14T22:13:20.003Z")
+            ],
+            vec![
+                json!("q1"),
+                json!(0),
+                json!("generate"),
+                json!(0),
+                json!("target"),
+                json!(4.0),
+                json!(9.0),
+                json!("2023-11-14T22:13:20.004Z"),
+                json!("2023-11-14T22:13:20.009Z")
+            ],
+            vec![
+                json!("q1"),
+                json!(1),
+                json!("frames"),
+                json!(null),
+                json!(null),
+                json!(10.0),
+                json!(13.0),
+                json!("2023-11-14T22:13:20.010Z"),
+                json!("2023-11-14T22:13:20.013Z")
+            ],
+        ]
+    );
+    let earlier = "select count(*) from (select 1 from stages where began_at is null)";
+    assert_eq!(rows(&home, earlier).await, [[json!(0)]]);
+    assert_eq!(
+        rows(
+            &home,
             "select video, etag, bytes, video_s, probe ->> 'container', index_bytes, jobs from videos"
         )
         .await,

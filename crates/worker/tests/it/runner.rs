@@ -106,6 +106,7 @@ fn essence(trace: &Trace) -> serde_json::Value {
         round.remove("io");
         round.remove("times");
         round.remove("timeline");
+        round.remove("zero_unix_ms");
         for turn in round["turns"].as_array_mut().unwrap() {
             turn.as_object_mut().unwrap().remove("times");
         }

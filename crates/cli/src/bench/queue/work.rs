@@ -144,5 +144,6 @@ fn round() -> Round {
         io: IoFigures { requests: 20, bytes: 5_000_000, decoded_frames: 16, full_scan: false },
         times,
         timeline: Vec::new(),
+        zero_unix_ms: None,
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn round(job: usize, no: u32, epoch: u32) -> Round {
         io: IoFigures::default(),
         times: StageTimes::default(),
         timeline: Vec::new(),
+        zero_unix_ms: None,
     }
 }
 
