@@ -14,7 +14,7 @@ build: setup
 	cargo build --release --locked -p spectemp-cli
 	@echo "built $(CARGO_TARGET_DIR)/release/spectemp"
 
-# The same with NVIDIA kernels, and a program that checks and measures a GPU alone; assembles a CUDA toolkit where none is.
+# The same with NVIDIA kernels; assembles a CUDA toolkit where none is.
 build-cuda: setup
 	@scripts/build-cuda.sh
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds spectemp, and the program that checks and measures a GPU alone, with CUDA kernels; no GPU is needed for it.
+# Builds spectemp with CUDA kernels, or with --program-only the program that checks and measures a GPU and nothing else; no GPU is
+# needed for it.
 # Where no toolkit is installed (nvcc on the PATH, or CUDA_HOME), one is assembled from Python wheels: 1.2 GB in
 # ~/.cache/spectemp/cuda (SPECTEMP_CUDA). CUDA_COMPUTE_CAP names the GPU's generation (default 90: H100, H200).
 # Takes a quarter of an hour on two cores, most of it for the kernels.
@@ -62,16 +63,16 @@ build() { # PACKAGE TARGET…
   local package=$1 program
   shift
   cargo rustc --release --locked -p "$package" --features cuda "$@" -- "${driver[@]}"
-  case $1 in --example) program=$target/release/examples/$2 ;; *) program=$target/release/$2 ;; esac
+  program=$target/release/$2
+  [ "$1" != --example ] || program=$target/release/examples/$2
   readelf -d "$program" | grep 'NEEDED.*libcuda\.so\.1' >/dev/null || { say "$program does not ask for libcuda.so.1"; exit 1; }
+  say "built $program"
 }
 
 say "toolkit $CUDA_HOME, compute capability $CUDA_COMPUTE_CAP"
-build spectemp-model --example gpu
-if [ "${1:-}" = --program-only ]; then
-  say "built $target/release/examples/gpu"
-  exit
-fi
-build spectemp-cli --bin spectemp
-say "built $target/release/spectemp and $target/release/examples/gpu"
-say "they ask for the libraries in $CUDA_HOME/lib at run time (LD_LIBRARY_PATH, or PyTorch's nvidia/*/lib)"
+# One of the two: with other features than the other's, each compiles the kernels.
+case ${1:-} in
+  --program-only) build spectemp-model --example gpu ;;
+  *) build spectemp-cli --bin spectemp ;;
+esac
+say "it asks for the libraries in $CUDA_HOME/lib at run time (LD_LIBRARY_PATH, or PyTorch's nvidia/*/lib)"
