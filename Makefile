@@ -18,7 +18,7 @@ build: setup
 build-cuda: setup
 	@scripts/build-cuda.sh
 
-# Golden files on this machine's GPU; ends with 3 where there is none. `make gpu ARGS="bench 7b 3b"` measures.
+# Golden files and tests on this machine's GPU; ends with 3 where there is none. `make gpu ARGS="bench 7b 3b"` measures.
 gpu:
 	@scripts/gpu.sh $(ARGS)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds spectemp with CUDA kernels, or with --program-only the program that checks and measures a GPU and nothing else; no GPU is
+# Builds spectemp with CUDA kernels, or with --program-only the programs that test and measure a GPU and nothing else; no GPU is
 # needed for it.
 # Where no toolkit is installed (nvcc on the PATH, or CUDA_HOME), one is assembled from Python wheels: 1.2 GB in
 # ~/.cache/spectemp/cuda (SPECTEMP_CUDA). CUDA_COMPUTE_CAP names the GPU's generation (default 90: H100, H200).
@@ -59,12 +59,13 @@ export CARGO_TARGET_DIR=$target
 # What is linked here may define nothing, so a linker would leave it out: then no machine would load its driver's library.
 driver=(-C link-arg=-Wl,--push-state,--no-as-needed -C link-arg=-lcuda -C link-arg=-Wl,--pop-state)
 
-build() { # PACKAGE TARGET…
-  local package=$1 program
-  shift
-  cargo rustc --release --locked -p "$package" --features cuda "$@" -- "${driver[@]}"
-  program=$target/release/$2
-  [ "$1" != --example ] || program=$target/release/examples/$2
+build() { # PACKAGE PROGRAM TARGET…
+  local package=$1 program=$target/release/$2 built
+  shift 2
+  # A test's program has another name each time.
+  built=$(cargo rustc --release --locked -p "$package" --features cuda "$@" --message-format json-render-diagnostics -- "${driver[@]}" \
+    | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+  [ "$built" = "$program" ] || cp "$built" "$program"
   readelf -d "$program" | grep 'NEEDED.*libcuda\.so\.1' >/dev/null || { say "$program does not ask for libcuda.so.1"; exit 1; }
   say "built $program"
 }
@@ -72,7 +73,10 @@ build() { # PACKAGE TARGET…
 say "toolkit $CUDA_HOME, compute capability $CUDA_COMPUTE_CAP"
 # One of the two: with other features than the other's, each compiles the kernels.
 case ${1:-} in
-  --program-only) build spectemp-model --example gpu ;;
-  *) build spectemp-cli --bin spectemp ;;
+  --program-only)
+    build spectemp-model examples/gpu --example gpu
+    build spectemp-model examples/gpu-tests --test it
+    ;;
+  *) build spectemp-cli spectemp --bin spectemp ;;
 esac
 say "it asks for the libraries in $CUDA_HOME/lib at run time (LD_LIBRARY_PATH, or PyTorch's nvidia/*/lib)"

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use spectemp_engine::{Generation, Message, Part, Request, Role, Sampling, Score, Vlm, VlmError};
 use spectemp_model::{DeviceThread, EmbeddingTier, LoadOptions, ModelFiles, QwenVlm};
 
-use crate::support::{copy, data, demo, endless, image, load, message, options, request, text};
+use crate::support::{assert_same, copy, data, demo, endless, image, load, message, options, request, text};
 
 /// A question about frames `first..first + count`.
 fn question(first: u32, count: u32, colour: &str) -> Vec<Message> {
@@ -24,14 +24,6 @@ fn question(first: u32, count: u32, colour: &str) -> Vec<Message> {
 
 fn prompt(generation: &Generation) -> u64 {
     generation.counts.text + generation.counts.visual
-}
-
-/// Text, ids, probabilities and scores to the last bit.
-fn assert_same(a: &Generation, b: &Generation) {
-    assert_eq!(a.text, b.text);
-    assert_eq!(a.tokens, b.tokens);
-    assert_eq!((a.finish, &a.scores), (b.finish, &b.scores));
-    assert_eq!((prompt(a), a.counts.generated), (prompt(b), b.counts.generated));
 }
 
 /// Requests of many lengths and kinds; no two begin with the same frames.

@@ -9,7 +9,7 @@ use spectemp_engine::{
 use spectemp_model::{LoadOptions, ModelFiles, ProposerChoice, QwenVlm, Speculation, SpeculationFigures};
 
 use crate::forms::random_model;
-use crate::support::{data, demo, image, load, message, options, request, text};
+use crate::support::{assert_same, assert_tokens, data, demo, image, load, message, options, request, text};
 
 const CHAIN: [usize; 4] = [1; 4];
 const TREE: [usize; 3] = [3, 4, 2];
@@ -75,9 +75,8 @@ async fn agrees(target: &Path, draft: &Path, rates: &[f64]) -> Vec<(ProposerChoi
                 for (request, plain) in requests().iter().zip(&plain) {
                     let speculated = generate(&model, request).await;
                     let case = format!("{proposer} {widths:?} {prune} {:?}", request.sampling);
-                    assert_eq!(speculated.tokens, plain.tokens, "{case}: {} {}", speculated.text, plain.text);
-                    assert_eq!((&speculated.text, speculated.finish), (&plain.text, plain.finish), "{case}");
-                    assert_eq!(speculated.counts.generated, plain.counts.generated, "{case}");
+                    assert_tokens(&speculated.tokens, &plain.tokens, &case);
+                    assert_same(&speculated, plain);
                 }
                 figures.push((proposer, model.speculation_figures()));
             }
@@ -147,7 +146,7 @@ async fn a_drafter_in_pieces_guesses_later_and_as_well() {
         let speculation = by(ProposerChoice::Draft, &CHAIN, 0.0);
         let draft = ModelFiles::folder(&target);
         let model = load(&target).speculating(speculation, Some(&draft), &options).expect("it can guess");
-        assert_eq!(generate(&model, &request).await.tokens, plain.tokens, "{prefill_chunk}");
+        assert_same(&generate(&model, &request).await, &plain);
         let figures = model.speculation_figures();
         assert_eq!(figures.missed, 0, "{prefill_chunk} {figures:?}");
         calls.push(figures.calls);
@@ -174,7 +173,7 @@ async fn sequences_together_speculate_as_alone_or_not_at_all() {
         );
         let together = [together.0, together.1, together.2, together.3];
         for (speculated, expected) in together.iter().zip(&expected) {
-            assert_eq!(speculated.tokens, expected.tokens);
+            assert_same(speculated, expected);
         }
     }
 }
@@ -199,7 +198,7 @@ async fn levels_of_no_width_and_rates_out_of_range_are_no_fault() {
             let model = speculating(&demo("target"), &demo("draft"), by(proposer, widths, prune));
             for (request, expected) in requests().iter().zip(&expected) {
                 let speculated = generate(&model, request).await;
-                assert_eq!(&speculated.tokens, expected, "{proposer} {widths:?} {prune}");
+                assert_tokens(&speculated.tokens, expected, &format!("{proposer} {widths:?} {prune}"));
             }
             let figures = model.speculation_figures();
             assert_eq!(figures.calls > 0, guesses, "{proposer} {widths:?} {prune}: {figures:?}");
@@ -221,7 +220,7 @@ async fn the_next_turn_reuses_what_was_decided() {
             .extend([message(Role::Assistant, vec![said]), message(Role::User, vec![text("\nAnswer now.")])]);
         turns.push(generate(model, &request(messages, 24)).await);
     }
-    assert_eq!(turns[0].tokens, turns[1].tokens);
+    assert_same(&turns[0], &turns[1]);
     assert!(
         turns[1].counts.reused + 1 >= turns[0].counts.reused,
         "{:?} {:?}",

@@ -4,20 +4,25 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde_json::Value;
-use spectemp_engine::{Message, Part, Request, RgbImage, Role, Sampling};
-use spectemp_model::{LoadOptions, ModelFiles, QwenVlm};
+use spectemp_engine::{Generation, Message, Part, Request, RgbImage, Role, Sampling, TokenRecord};
+use spectemp_model::{DeviceChoice, LoadOptions, ModelFiles, QwenVlm};
 use tokio_util::sync::CancellationToken;
+
+/// This crate's folder. A program that was built elsewhere is told of it by the variable (`scripts/gpu.sh`).
+fn home() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
 
 /// A file or folder of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let path = home().join("tests/data").join(name);
     assert!(path.exists(), "fixture {} is missing", path.display());
     path
 }
 
 /// One of the demonstration pair.
 pub(crate) fn demo(which: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo").join(which);
+    let path = home().join("../../models/demo").join(which);
     assert!(path.exists(), "model {} is missing", path.display());
     path
 }
@@ -27,8 +32,42 @@ pub(crate) fn json(path: &Path) -> Value {
         .expect("the fixture is JSON")
 }
 
+/// Where the models of the tests compute: `SPECTEMP_TEST_DEVICE`, usually the CPU.
+fn device() -> DeviceChoice {
+    std::env::var("SPECTEMP_TEST_DEVICE")
+        .map_or(DeviceChoice::Cpu, |name| name.parse().expect("SPECTEMP_TEST_DEVICE is cpu or cuda:N"))
+}
+
 pub(crate) fn options() -> LoadOptions {
-    LoadOptions { threads: Some(2), ..LoadOptions::default() }
+    LoadOptions { threads: Some(2), device: device(), ..LoadOptions::default() }
+}
+
+/// How far log-probabilities may be apart. On the CPU not by a bit; a GPU's products add up in another order for each
+/// number of rows.
+fn tolerance() -> f64 {
+    if device() == DeviceChoice::Cpu { 0.0 } else { 1e-3 }
+}
+
+/// The same tokens with the same probabilities.
+pub(crate) fn assert_tokens(a: &[TokenRecord], b: &[TokenRecord], case: &str) {
+    let ids = |tokens: &[TokenRecord]| tokens.iter().map(|t| (t.id, t.text_end)).collect::<Vec<_>>();
+    assert_eq!(ids(a), ids(b), "{case}");
+    for (a, b) in a.iter().zip(b) {
+        assert!((a.logprob - b.logprob).abs() <= tolerance(), "{case}: {a:?} {b:?}");
+    }
+}
+
+/// The same of all but times and what was reused.
+pub(crate) fn assert_same(a: &Generation, b: &Generation) {
+    assert_eq!((&a.text, a.finish), (&b.text, b.finish));
+    assert_tokens(&a.tokens, &b.tokens, &a.text);
+    let (ours, theirs) = (a.scores.iter().flatten(), b.scores.iter().flatten());
+    assert_eq!(ours.clone().count(), theirs.clone().count());
+    for (a, b) in ours.zip(theirs) {
+        assert!((a - b).abs() <= tolerance(), "scores {a} {b}");
+    }
+    let counts = |of: &Generation| (of.counts.text, of.counts.visual, of.counts.generated);
+    assert_eq!(counts(a), counts(b));
 }
 
 pub(crate) fn load(folder: &Path) -> QwenVlm {
