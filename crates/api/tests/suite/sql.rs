@@ -1,3 +1,10 @@
+use arrow_array::{
+    RecordBatch,
+    cast::AsArray as _,
+    types::{Float64Type, Int64Type},
+};
+use arrow_ipc::reader::StreamReader;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use reqwest::{Method, header};
 use serde_json::json;
 use spectemp_api::Settings;
@@ -36,13 +43,25 @@ async fn a_query_is_answered_in_four_forms() {
         csv.text,
         "id,answer,confidence,rounds,choice\nq0,one,0.75,1,\nq1,\"two, or \"\"more\"\"\",0.75,1,\n"
     );
-    for (accept, start) in [
-        ("application/vnd.apache.parquet", &b"PAR1"[..]),
-        ("application/vnd.apache.arrow.stream", &[0xff; 4][..]),
-    ] {
+    for accept in ["application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"] {
         let response = ask(accept).send().await.unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], accept);
-        assert!(response.bytes().await.unwrap().starts_with(start), "{accept}");
+        let body = response.bytes().await.unwrap();
+        let batches: Vec<RecordBatch> = if accept.ends_with("parquet") {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(body).unwrap().build().unwrap();
+            reader.map(Result::unwrap).collect()
+        } else {
+            StreamReader::try_new(&body[..], None).unwrap().map(Result::unwrap).collect()
+        };
+        let [batch] = &batches[..] else { panic!("{accept}: {batches:?}") };
+        let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["id", "answer", "confidence", "rounds", "choice"], "{accept}");
+        let texts = |column: usize| batch.column(column).as_string::<i32>().iter().collect::<Vec<_>>();
+        assert_eq!(texts(0), [Some("q0"), Some("q1")], "{accept}");
+        assert_eq!(texts(1), [Some("one"), Some("two, or \"more\"")], "{accept}");
+        assert_eq!(batch.column(2).as_primitive::<Float64Type>().values()[..], [0.75, 0.75], "{accept}");
+        assert_eq!(batch.column(3).as_primitive::<Int64Type>().values()[..], [1, 1], "{accept}");
+        assert_eq!(texts(4), [None, None], "{accept}");
     }
     send(ask("image/png")).await.problem(406, "not-acceptable");
 }
