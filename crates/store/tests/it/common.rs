@@ -1,5 +1,6 @@
 //! Things that the tests are made of.
 
+use serde_json::{Value, json};
 use spectemp_store::{Claim, Claimed, Home};
 use spectemp_types::{
     Answer, Chooser, DenseSample, Evidence, FrameRef, IoFigures, JobId, JobSpec, ModelRevision, Plan,
@@ -86,6 +87,20 @@ pub(crate) fn round(no: u32) -> Round {
         ],
         zero_unix_ms: Some(1_700_000_000_000.0),
     }
+}
+
+/// Asks for the first stages of a job.
+pub(crate) const FIRST_STAGES: &str = "select id, round, stage, turn, role, began_ms, ended_ms, began_at, ended_at \
+    from stages order by began_at limit 3";
+
+/// Those of one whose rounds are [`round`]s.
+pub(crate) fn first_stages(id: &str) -> Value {
+    let at = |ms: u32| format!("2023-11-14T22:13:20.{ms:03}Z");
+    json!([
+        [id, 0, "frames", null, null, 0.0, 3.0, at(0), at(3)],
+        [id, 0, "generate", 0, "target", 4.0, 9.0, at(4), at(9)],
+        [id, 1, "frames", null, null, 10.0, 13.0, at(10), at(13)],
+    ])
 }
 
 pub(crate) fn trace(job: JobId, spec: JobSpec, rounds: Vec<Round>) -> Trace {

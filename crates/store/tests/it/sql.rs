@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use spectemp_store::{DEFAULT_TENANT, Home, SqlLimits, StoreError, VIEWS, VideoRow};
 
-use crate::common::{answer, claim, home, spec};
+use crate::common::{FIRST_STAGES, answer, claim, first_stages, home, spec};
 
 async fn answered() -> (tempfile::TempDir, Home) {
     let (dir, home) = home().await;
@@ -60,51 +60,7 @@ async fn the_views_say_what_happened() {
         [vec![json!(0), json!("uniform"), json!(2), json!(0), json!(null), json!("segment"), json!(20.0), json!(7), json!(3), json!(5.0)],
          vec![json!(1), json!("draft"), json!(2), json!(5), json!(0.5), json!("segment"), json!(20.0), json!(7), json!(3), json!(5.0)]]
     );
-    assert_eq!(
-        rows(
-            &home,
-            "select id, round, stage, turn, role, began_ms, ended_ms, began_at, ended_at from stages \
-                     order by began_at limit 3"
-        )
-        .await,
-        [
-            vec![
-                json!("q1"),
-                json!(0),
-                json!("frames"),
-                json!(null),
-                json!(null),
-                json!(0.0),
-                json!(3.0),
-                json!("2023-11-14T22:13:20.000Z"),
-                json!("2023-11-14T22:13:20.003Z")
-            ],
-            vec![
-                json!("q1"),
-                json!(0),
-                json!("generate"),
-                json!(0),
-                json!("target"),
-                json!(4.0),
-                json!(9.0),
-                json!("2023-11-14T22:13:20.004Z"),
-                json!("2023-11-14T22:13:20.009Z")
-            ],
-            vec![
-                json!("q1"),
-                json!(1),
-                json!("frames"),
-                json!(null),
-                json!(null),
-                json!(10.0),
-                json!(13.0),
-                json!("2023-11-14T22:13:20.010Z"),
-                json!("2023-11-14T22:13:20.013Z")
-            ],
-        ]
-    );
-    let earlier = "select count(*) from (select 1 from stages where began_at is null)";
-    assert_eq!(rows(&home, earlier).await, [[json!(0)]]);
+    assert_eq!(json!(rows(&home, FIRST_STAGES).await), first_stages("q1"));
     assert_eq!(
         rows(
             &home,
