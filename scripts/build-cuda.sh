@@ -6,6 +6,7 @@
 # Takes a quarter of an hour on two cores, most of it for the kernels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case ${1:-} in '' | --program-only) ;; *) echo "usage: scripts/build-cuda.sh [--program-only]" >&2; exit 2 ;; esac
 
 say() { printf 'build-cuda: %s\n' "$*" >&2; }
 
