@@ -68,7 +68,7 @@ fn every_command_explains_itself_and_every_argument() {
 
 #[test]
 fn wrong_calls_exit_with_2_and_say_what_is_wrong() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["answer"], "unrecognized subcommand 'answer'"),
         (&["frames", "video.mp4", "--out", "x"], "--at"),
         (&["frames", "video.mp4", "--at", "1,two", "--out", "x"], "two"),
@@ -76,6 +76,7 @@ fn wrong_calls_exit_with_2_and_say_what_is_wrong() {
         (&["probe", "ftp://host/video.mp4"], "ftp"),
         (&["ask", "video.mp4", "what?", "--plan", "paper17"], "paper17"),
         (&["ask", "video.mp4", "what?", "--set", "frames=3"], "frames"),
+        (&["bench", "speculate", "--prune", "0.5,2"], "a share from 0 to 1"),
     ];
     for (arguments, said) in cases {
         let output = spectemp(arguments);

@@ -21,13 +21,13 @@ pub(crate) struct SpeculateBench {
     #[arg(long, default_values_t = [4096, 16384], value_delimiter = ',', value_name = "N")]
     visual_tokens: Vec<usize>,
     /// Shares of them that the draft and the sparse side do without.
-    #[arg(long, default_values_t = [0.0, 0.5, 0.8, 0.9], value_delimiter = ',', value_name = "SHARE")]
+    #[arg(long, default_values_t = [0.0, 0.5, 0.8, 0.9], value_delimiter = ',', value_name = "SHARE", value_parser = pruned)]
     prune: Vec<f64>,
     /// Guesses at each level: ones are a chain, more is a tree.
     #[arg(long, default_values_t = [1, 1, 1, 1], value_delimiter = ',', value_name = "N")]
     widths: Vec<usize>,
     /// Tokens to write.
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     tokens: u32,
     /// Timed runs of each row; the shortest counts.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -41,6 +41,13 @@ pub(crate) struct SpeculateBench {
     /// Write the figures as JSON [default: bench/results/speculate.json where that folder is].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+fn pruned(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("give a share from 0 to 1".to_owned()),
+    }
 }
 
 /// Runs the benchmark: the table on stdout, progress on stderr, the JSON file where one is wanted.
